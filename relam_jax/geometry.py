@@ -1,0 +1,1 @@
+"""Pinhole projection and farthest point sampling (numpy only)."""

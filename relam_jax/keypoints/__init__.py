@@ -1,0 +1,1 @@
+"""Keypoint records, selection and keyframes (numpy; importing this never imports jax)."""

@@ -28,7 +28,7 @@ class KeypointRecord:
     view_names: tuple[str, ...]
     entity_names: tuple[str, ...]
     tracks: Float[np.ndarray, "V T Q 2"]
-    """float32, (x, y) in image sides."""
+    """float32, (x, y) in image sides; where a point is lost, its best guess; (0, 0) for padding."""
     visibility: Bool[np.ndarray, "V T Q"]
     """False where the point is hidden, lost, or the slot is padding in this view."""
     confidence: Float[np.ndarray, "V T Q"]
@@ -48,3 +48,44 @@ class KeypointRecord:
     def num_frames(self) -> int:
         """T."""
         return self.tracks.shape[1]
+
+    @property
+    def num_views(self) -> int:
+        """V."""
+        return self.tracks.shape[0]
+
+    @property
+    def num_slots(self) -> int:
+        """Q."""
+        return self.tracks.shape[2]
+
+
+def check_record(record: KeypointRecord) -> None:
+    """Raise a `ValueError` that names the record and the field which contradicts the schema."""
+    views, frames, slots = record.tracks.shape[:3]
+
+    def demand(condition: bool, what: str) -> None:
+        if not condition:
+            raise ValueError(f"record {record.video_id!r}: {what}")
+
+    demand(record.tracks.shape == (views, frames, slots, 2), "tracks is not (V, T, Q, 2)")
+    demand(frames > 0 and slots > 0 and views > 0, "tracks has an empty axis")
+    demand(record.tracks.dtype == np.float32, "tracks is not float32")
+    demand(bool(np.isfinite(record.tracks).all()), "tracks holds NaN or infinity")
+    for name, dtype in (("visibility", np.bool_), ("confidence", np.float32)):
+        array = getattr(record, name)
+        demand(array.shape == (views, frames, slots), f"{name} is not (V, T, Q)")
+        demand(array.dtype == dtype, f"{name} is not {np.dtype(dtype).name}")
+    demand(
+        bool(((record.confidence >= 0) & (record.confidence <= 1)).all()),
+        "confidence leaves [0, 1]",
+    )
+    ids = record.entity_id
+    demand(ids.shape == (slots,) and ids.dtype == np.int32, "entity_id is not (Q,) int32")
+    demand(
+        bool(((ids >= 0) & (ids < len(record.entity_names))).all()),
+        "entity_id points past entity_names",
+    )
+    for name in ("view_names", "first_frames", "source_sha256"):
+        demand(len(getattr(record, name)) == views, f"{name} has not one entry a view")
+    demand(0 <= record.query_frame < frames, "query_frame is outside the clip")

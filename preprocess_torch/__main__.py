@@ -1,0 +1,5 @@
+"""See cli.py."""
+
+from preprocess_torch.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,56 @@
+"""`python -m preprocess_torch`: exit code 0, 1 (videos failed, disk full) or 2 (the command is wrong)."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from pathlib import Path
+
+import tyro
+
+from preprocess_torch.config import PreprocessConfig
+from preprocess_torch.discover import find_data_sets
+from preprocess_torch.errors import UsageError
+from preprocess_torch.run import Summary, run_data_set
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def main(args: list[str] | None = None) -> int:
+    """Parse `args` (default: the command line), run, return the exit code."""
+    config = tyro.cli(PreprocessConfig, args=args, prog="python -m preprocess_torch")
+    try:
+        summaries = preprocess(config)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno in FULL:
+            print(
+                "error: the disk is full; finished videos are kept: free some space and run the "
+                "same command again",
+                file=sys.stderr,
+            )
+        else:
+            print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    none_done = any(summary.done + summary.skipped == 0 for summary in summaries)
+    any_failed = any(summary.failed for summary in summaries)
+    return int(none_done or (config.strict and any_failed))
+
+
+def preprocess(config: PreprocessConfig) -> list[Summary]:
+    """Every data set that `config.data` holds, one after the other."""
+    data_sets = find_data_sets(config.data)
+    summaries = []
+    for folder, below in data_sets:
+        if below == Path():
+            out = config.out or Path("data") / folder.resolve().name
+        else:
+            out = (config.out or Path("data")) / below
+        summaries.append(run_data_set(config, folder, out))
+        print(summaries[-1])
+    return summaries

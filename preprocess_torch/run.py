@@ -1,0 +1,132 @@
+"""Go through the videos of one data set: skip what is finished, report what is bad, merge at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from preprocess_torch.config import PreprocessConfig
+from preprocess_torch.discover import Clip, find_clips
+from preprocess_torch.errors import ClipError, UsageError
+from preprocess_torch.pipeline import Engine, Processed, build_engine, clip_key, process_clip
+from preprocess_torch.preview import preview_png
+from preprocess_torch.store import Store
+from relam_jax.keypoints.records import encode_record
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a data set."""
+
+    out: Path
+    done: int
+    """videos tracked in this run."""
+    skipped: int
+    """finished by an earlier run."""
+    failed: int
+    frames: int
+    """decoded and tracked in this run, all views."""
+    seconds: float
+
+    def __str__(self) -> str:
+        rate = self.frames / self.seconds if self.seconds > 0 else 0.0
+        text = f"{self.out}: {self.done + self.skipped} videos"
+        text += f" ({self.skipped} were finished before)" if self.skipped else ""
+        text += f", {self.failed} failed (see {self.out / 'manifest.jsonl'})" if self.failed else ""
+        return text + (f", {self.seconds:.0f} s, {rate:.0f} frames/s" if self.done else "")
+
+
+def run_data_set(config: PreprocessConfig, folder: Path, out: Path) -> Summary:
+    """Track all clips of `folder` into the data set `out`.
+
+    Raises `UsageError` before anything is touched, and `OSError` (a full disk) with all finished
+    videos kept.
+    """
+    if out.resolve() == folder.resolve():
+        raise UsageError(f"--out {out} is the folder of the videos: give another")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file: give a folder")
+    engine, clips = build_engine(config, folder), find_clips(folder)
+    started, frames, done, skipped, failed = time.monotonic(), 0, 0, 0, 0
+    keys = []
+    with Store(out) as store:
+        remark = store.open(engine.describe(), config.redo)
+        if remark:
+            tqdm.write(remark, file=sys.stderr)
+        bar = tqdm(clips, desc=out.name, unit="video", disable=None, smoothing=0.1)
+        for clip in bar:
+            key = clip_key(clip, engine)
+            if store.has(key):
+                keys.append(key)
+                skipped += 1
+                if store.line(clip.video_id).get("key") != key:  # killed before it was written
+                    store.report(_line(clip, key, status="ok"))
+                continue
+            begun = time.monotonic()
+            try:
+                processed = _process(clip, engine, key)
+            except ClipError as error:
+                failed += 1
+                tqdm.write(f"skipped {clip.video_id}: {error}", file=sys.stderr)
+                store.report(_line(clip, key, status="failed", reason=str(error)))
+                continue
+            example = encode_record(processed.record)
+            store.add(key, clip.video_id, example, preview_png(processed))
+            seconds = time.monotonic() - begun
+            store.report(_line(clip, key, status="ok", processed=processed, seconds=seconds))
+            keys.append(key)
+            done += 1
+            frames += processed.record.num_frames * processed.record.num_views
+            bar.set_postfix_str(f"{frames / (time.monotonic() - started):.0f} frames/s")
+        video_ids = [clip.video_id for clip in clips]
+        views = max((len(clip.views) for clip in clips if not clip.problem), default=1)
+        store.finish(keys, video_ids, views, engine.points * len(engine.segmenter.entities))
+    return Summary(out, done, skipped, failed, frames, time.monotonic() - started)
+
+
+def _process(clip: Clip, engine: Engine, key: str) -> Processed:
+    """`process_clip`, where whatever else goes wrong is that clip's problem alone."""
+    if clip.problem:
+        raise ClipError(clip.problem)
+    try:
+        return process_clip(clip, engine, key)
+    except (ClipError, MemoryError):
+        raise
+    except Exception as error:
+        first_line = (str(error).strip() or "no message").splitlines()[0]
+        raise ClipError(f"{type(error).__name__}: {first_line}") from error
+
+
+def _line(
+    clip: Clip,
+    key: str,
+    *,
+    status: str,
+    reason: str | None = None,
+    processed: Processed | None = None,
+    seconds: float | None = None,
+) -> dict[str, object]:
+    """One line of the manifest."""
+    line: dict[str, object] = {
+        "video_id": clip.video_id,
+        "status": status,
+        "files": [view.path.name for view in clip.views],
+    }
+    if reason:
+        line["reason"] = reason
+    if processed:
+        record = processed.record
+        first = record.visibility[:, 0]
+        line["frames"] = record.num_frames
+        line["points"] = {
+            name: [int(first[v, record.entity_id == e].sum()) for v in range(record.num_views)]
+            for e, name in enumerate(record.entity_names)
+        }
+        line["seen"] = round(float(record.visibility.mean(1)[first].mean()), 3)
+    if seconds is not None:
+        line["seconds"] = round(seconds, 2)
+    return line | {"key": key}

@@ -1,0 +1,47 @@
+"""What a tracker is: it follows points from the first frame through a clip.
+
+Pixels here have their origin at the image's corner: the centre of pixel (column c, row r) is
+(c + 0.5, r + 0.5), so that a division by (W, H) gives image sides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Q points over T frames; frame 0 is the query."""
+
+    points: Float[np.ndarray, "T Q 2"]
+    """pixels from the corner; the best guess where the point is not seen."""
+    visibility: Bool[np.ndarray, "T Q"]
+    confidence: Float[np.ndarray, "T Q"]
+    """in [0, 1]."""
+
+
+class Tracker(Protocol):
+    """Built once a process; `track` must not change its state."""
+
+    def describe(self) -> dict[str, Any]:
+        """Name and parameters, for the provenance; a change of them means that clips are done again."""
+        ...
+
+    def inputs(self, path: Path) -> tuple[Path, ...]:
+        """Files besides the video at `path` on which its tracks depend."""
+        ...
+
+    def track(
+        self,
+        frames: UInt8[np.ndarray, "T H W 3"],
+        queries: Float[np.ndarray, "Q 2"],
+        entity_id: Int[np.ndarray, " Q"],
+        path: Path,
+    ) -> Tracks:
+        """Follow `queries` (pixels from the corner, frame 0). Raises `ClipError` when that cannot be."""
+        ...

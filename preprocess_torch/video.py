@@ -1,0 +1,84 @@
+"""Decode a whole clip with PyAV, in order of presentation time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from jaxtyping import UInt8
+
+from preprocess_torch.errors import ClipError
+
+MAX_BYTES = 4 << 30
+"""A clip whose decoded frames need more memory than this is refused."""
+
+av.logging.set_level(av.logging.PANIC)  # FFmpeg's own lines would break the progress bar
+
+
+@dataclass(frozen=True)
+class Video:
+    """A decoded clip."""
+
+    frames: UInt8[np.ndarray, "T H W 3"]
+    """RGB."""
+    fps: float
+    """mean frame rate, 1/s; 0 where the file does not say."""
+
+
+def read_video(path: Path) -> Video:
+    """All frames of the first video stream.
+
+    Raises `ClipError` that says what is wrong: not a video, no video stream, no frames, damaged or
+    cut off, or too large for memory.
+    """
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                what = "has sound but no pictures" if container.streams.audio else "has no pictures"
+                raise ClipError(what)
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"  # 680 frames/s at 480²; the tracker is what takes time
+            frames, times, damaged, size = [], [], False, 0
+            for picture in container.decode(stream):
+                damaged |= bool(picture.is_corrupt)
+                frames.append(picture.to_ndarray(format="rgb24"))
+                times.append(picture.pts)
+                size += frames[-1].nbytes
+                if size > MAX_BYTES:
+                    raise ClipError(f"needs more than {MAX_BYTES >> 30} GiB when decoded: cut it")
+            _check_complete(stream, times)
+            rate = stream.average_rate or stream.guessed_rate
+    except FFmpegError as error:
+        if isinstance(error, OSError) and error.errno in (13,):
+            raise ClipError("cannot be opened: permission denied") from error
+        raise ClipError(
+            f"is not a video that FFmpeg can read, or is cut off ({error.strerror})"
+        ) from error
+    if not frames:
+        raise ClipError("has no frames")
+    if damaged:
+        raise ClipError("is damaged: the decoder marks frames as corrupt")
+    if len({frame.shape for frame in frames}) > 1:
+        raise ClipError("changes its picture size within the clip")
+    if all(time is not None for time in times):
+        order = np.argsort(np.asarray(times), kind="stable")
+        frames = [frames[i] for i in order]
+    return Video(np.stack(frames), float(rate or 0.0))
+
+
+def _check_complete(stream: av.VideoStream, times: list[int | None]) -> None:
+    """Raise `ClipError` when the file promises frames after the last one that came out."""
+    missing = stream.frames - len(times)
+    if missing <= 0 or not times:
+        return
+    known = [time for time in times if time is not None]
+    if stream.duration and known and stream.average_rate and stream.time_base:
+        # an edit list may hide frames on purpose: then the last shown frame still ends the stream
+        end = (stream.start_time or 0) + stream.duration
+        frame = 1.0 / float(stream.average_rate) / float(stream.time_base)
+        if max(known) + 2.5 * frame > end:
+            return
+    raise ClipError(f"is cut off: {len(times)} of {stream.frames} frames can be decoded")

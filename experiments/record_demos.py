@@ -1,0 +1,259 @@
+"""Record demonstrations of a Meta-World task by its scripted expert, as action-free videos.
+
+    python experiments/record_demos.py --task drawer_open --num 30 --out videos/drawer_open
+
+Writes, for episode 000 and view cam0 (see docs/architecture.md): `000.cam0.mp4` (h264, one frame an env_step),
+`000.cam0.masks.png` (label image of the first frame) and, with `--truth`, `000.cam0.truth.npz`; and for the
+whole folder `masks.json` (index → entity) and `demos.json` (how it was made). The same arguments give the
+same files. An episode that does not succeed is left out and the next initial state is tried.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from PIL import Image
+from tqdm import tqdm
+
+from relam_jax.envs.rendering import SceneRenderer, choose_gl
+from relam_jax.envs.tasks import TaskSpec, resolve_task
+
+choose_gl()  # before mujoco is imported
+import av
+import mujoco
+
+from relam_jax.envs.scene import Surface, camera_pose, cast, pixel_centres
+from relam_jax.envs.scripted import (
+    entity_bodies,
+    initial_states,
+    make_simulation,
+    reset_simulation,
+    scripted_expert,
+)
+from relam_jax.envs.truth import Truth
+from relam_jax.geometry import CameraPose
+
+MAX_ENV_STEPS = 300
+ATTEMPTS_PER_EPISODE = 3
+PALETTE = (0, 0, 0, 230, 60, 60, 60, 160, 230, 80, 200, 90, 240, 190, 50, 160, 90, 210)
+STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+FILES = re.compile(r"\d{3,}(\.cam\d)?\.(mp4|masks\.png|truth\.npz)|masks\.json|demos\.json")
+
+
+@dataclass(frozen=True)
+class Args:
+    """Arguments of the command line."""
+
+    task: str
+    """task, by any spelling: drawer_open, drawer-open-v3"""
+    num: int = 30
+    """episodes to record (successful ones)"""
+    out: str | None = None
+    """folder to write to; default videos/<task>"""
+    cameras: int = 2
+    """views: 2 (cam0 and cam1), or 1 (files are then called 000.mp4)"""
+    seed: int = 0
+    """which pool of initial states; never those of training or evaluation"""
+    size: int = 256
+    """width and height of the videos, pixels"""
+    crf: int = 18
+    """quality of the h264 encoding: lower is better and larger"""
+    truth: bool = False
+    """also write the simulator's true geometry, to score trackers with"""
+    overwrite: bool = False
+    """replace the demonstrations that the folder holds already"""
+
+
+@dataclass
+class Episode:
+    """One scripted episode: a simulator state a frame."""
+
+    states: list[np.ndarray]
+    success_frame: int
+
+
+def run_expert(env: Any, spec: TaskSpec, task: Any) -> Episode | None:
+    """Roll the expert out until success has held for `spec.tail` env_steps more; None if it never does."""
+    obs = reset_simulation(env, task)
+    act, first = scripted_expert(spec.env_id), None
+    states = [get_state(env)]
+    for step in range(1, MAX_ENV_STEPS + 1):
+        obs, _, _, _, info = env.step(act(obs))
+        states.append(get_state(env))
+        if not info["success"]:
+            first = None
+        elif first is None:
+            first = step
+        if first is not None and step == first + spec.tail:
+            return Episode(states, first)
+    return None
+
+
+def get_state(env: Any) -> np.ndarray:
+    """The simulator's integration state, float64."""
+    state = np.empty(mujoco.mj_stateSize(env.model, STATE))
+    mujoco.mj_getState(env.model, env.data, state, STATE)
+    return state
+
+
+def set_state(env: Any, state: np.ndarray) -> None:
+    """Restore a state, with all derived quantities."""
+    mujoco.mj_setState(env.model, env.data, state, STATE)
+    mujoco.mj_forward(env.model, env.data)
+
+
+def write_video(path: Path, frames: Iterator[np.ndarray], size: int, crf: int, fps: int) -> None:
+    """Encode RGB frames as h264, deterministically (one thread) and atomically."""
+    part = path.with_name(path.name + ".part")
+    with av.open(str(part), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": str(crf), "preset": "slow", "threads": "1"}
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    part.replace(path)
+
+
+def write_masks(path: Path, surface: Surface, entities: list[tuple[int, ...]]) -> None:
+    """Write the label image: 0 background, i the i-th entity (from 1)."""
+    labels = np.zeros(surface.body.shape, np.uint8)
+    for index, bodies in enumerate(entities, start=1):
+        labels[np.isin(surface.body, bodies)] = index
+    image = Image.fromarray(labels)
+    image.putpalette(PALETTE)
+    image.save(path, format="PNG", optimize=True)
+
+
+def true_geometry(env: Any, episode: Episode, camera: CameraPose, first: Surface) -> Truth:
+    """Where every body was in every frame and what the camera saw of it."""
+    points = pixel_centres(first.body.shape[0] // 2)
+    xpos, xmat, depth = [], [], []
+    for state in episode.states:
+        set_state(env, state)
+        xpos.append(env.data.xpos.copy())
+        xmat.append(env.data.xmat.reshape(-1, 3, 3).copy())
+        depth.append(cast(env.model, env.data, camera, points).depth.astype(np.float16))
+    return Truth(
+        body_id=first.body.astype(np.int16),
+        local_xyz=first.local.astype(np.float32),
+        xpos=np.stack(xpos),
+        xmat=np.stack(xmat),
+        depth=np.stack(depth),
+        camera=camera,
+    )
+
+
+def prepare_folder(args: Args, task: str) -> Path:
+    """The output folder, cleared of earlier demonstrations if that was asked for."""
+    out = Path(args.out or Path("videos") / task)
+    old = [p for p in out.iterdir() if FILES.fullmatch(p.name)] if out.is_dir() else []
+    if old and not args.overwrite:
+        raise ValueError(f"{out} holds demonstrations already: add --overwrite to replace them.")
+    for path in old:
+        path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def record(args: Args) -> None:
+    """Do what the command line says. Raises ValueError or RuntimeError with one sentence."""
+    spec = resolve_task(args.task)
+    if not 1 <= args.cameras <= len(spec.cameras):
+        raise ValueError(f"--cameras must be 1 to {len(spec.cameras)}, not {args.cameras}.")
+    if args.num < 1 or args.size < 32 or args.size % 2:
+        raise ValueError("--num must be positive and --size an even number of at least 32.")
+    spec = replace(spec, cameras=spec.cameras[: args.cameras])
+    names = dict(entity_bodies(spec))
+    env = make_simulation(spec.env_id)
+    cameras = tuple(camera_pose(env.model, camera) for camera in spec.cameras)
+    renderer = SceneRenderer(env.fullpath, cameras, args.size)
+    tqdm.write(f"rendering with {choose_gl()}", file=sys.stderr)
+    try:
+        out = prepare_folder(args, spec.name)
+        pool = initial_states(spec.env_id, "demos", args.seed, args.num * ATTEMPTS_PER_EPISODE)
+        meta = json.dumps({str(i): name for i, name in enumerate(names, start=1)}, indent=2)
+        (out / "masks.json").write_text(meta + "\n")
+        episodes: list[dict[str, Any]] = []
+        bar = tqdm(total=args.num, unit="episode", disable=not sys.stderr.isatty())
+        for index, task in enumerate(pool):
+            if len(episodes) == args.num:
+                break
+            episode = run_expert(env, spec, task)
+            if episode is None:
+                tqdm.write(f"initial state {index}: the expert failed, next", file=sys.stderr)
+                continue
+            stem = f"{len(episodes):03d}"
+            for view, camera in enumerate(cameras):
+                name = f"{stem}.{spec.view_names[view]}" if args.cameras > 1 else stem
+                set_state(env, episode.states[0])
+                surface = cast(env.model, env.data, camera, pixel_centres(args.size))
+                write_masks(out / f"{name}.masks.png", surface, list(names.values()))
+                if args.truth:
+                    true_geometry(env, episode, camera, surface).save(out / f"{name}.truth.npz")
+                frames = (renderer.render(env.model, state, view) for state in episode.states)
+                fps = env.metadata["render_fps"]
+                write_video(out / f"{name}.mp4", frames, args.size, args.crf, fps)
+            episodes.append(
+                {
+                    "episode": stem,
+                    "initial_state": index,
+                    "actions": len(episode.states) - 1,
+                    "success_frame": episode.success_frame,
+                }
+            )
+            bar.update()
+        bar.close()
+    finally:
+        renderer.close()
+    if not episodes:
+        raise RuntimeError(
+            f"the scripted expert of {spec.name} succeeded in none of {len(pool)} tries."
+        )
+    write_meta(out, args, spec, episodes)
+    print(f"{len(episodes)} episodes of {spec.name} in {out}")
+    if len(episodes) < args.num:
+        raise RuntimeError(
+            f"only {len(episodes)} of {args.num} episodes: the expert failed too often."
+        )
+
+
+def write_meta(out: Path, args: Args, spec: TaskSpec, episodes: list[dict[str, Any]]) -> None:
+    """Write demos.json: how the folder was made."""
+    import importlib.metadata
+
+    meta = {
+        "task": spec.name,
+        "env_id": spec.env_id,
+        "cameras": [asdict(camera) for camera in spec.cameras],
+        "seed": args.seed,
+        "size": args.size,
+        "crf": args.crf,
+        "fps": 80,
+        "versions": {p: importlib.metadata.version(p) for p in ("metaworld", "mujoco")},
+        "episodes": episodes,
+    }
+    (out / "demos.json").write_text(json.dumps(meta, indent=1) + "\n")
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        record(tyro.cli(Args, description=__doc__))
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.exit(f"record_demos: {error}")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()

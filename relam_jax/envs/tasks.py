@@ -1,0 +1,90 @@
+"""What the project knows of each task: its simulator id, its cameras and, rarely, more.
+
+Any Meta-World v3 task works by name with the defaults; a preset only overrides them. This module imports no
+simulator, except to look up whether a name exists.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A fixed camera: one of the model's, possibly moved. Upside-down ones are rolled upright."""
+
+    name: str
+    """name of the camera in the simulator's model."""
+    position: tuple[float, float, float] | None = None
+    """metres, world frame; None keeps the model's. Needs `target`."""
+    target: tuple[float, float, float] | None = None
+    """the point that it looks at, metres, world frame; None keeps the model's orientation."""
+    fovy: float | None = None
+    """vertical field of view, degrees; None keeps the model's."""
+
+
+MOVED_CORNER2 = Camera("corner4")
+"""In front of the table, to the right of the robot: the literature's moved `corner2`."""
+CORNER = Camera("corner")
+"""In front of the table, to the left of the robot: its rays are roughly orthogonal to the other's."""
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One task of one simulator."""
+
+    name: str
+    """canonical name, as in folders of data and presets: `drawer_open`."""
+    env_id: str
+    """the simulator's own name: `drawer-open-v3`."""
+    cameras: tuple[Camera, ...] = (MOVED_CORNER2, CORNER)
+    """the views, called `cam0`, `cam1`, …"""
+    entities: tuple[tuple[str, tuple[str, ...]], ...] | None = None
+    """(entity, names of its bodies), in order; None: the gripper, and whatever the scripted expert moves."""
+    tail: int = 10
+    """env_steps that a demonstration goes on after its first success, all of them successful."""
+
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        """`cam0`, `cam1`, …"""
+        return tuple(f"cam{v}" for v in range(len(self.cameras)))
+
+
+PRESETS: dict[str, TaskSpec] = {
+    spec.name: spec
+    for spec in (
+        # The drawer is 0.20 m open (the centre of the success region) 10 env_steps after the first success.
+        TaskSpec("drawer_open", "drawer-open-v3"),
+        TaskSpec("button_press", "button-press-v3"),
+        TaskSpec("window_open", "window-open-v3"),
+    )
+}
+
+
+def canonical_name(name: str) -> str:
+    """`drawer-open-v3`, `drawer-open` and `drawer_open` all become `drawer_open`."""
+    return name.strip().lower().replace("-", "_").removesuffix("_v3")
+
+
+def task_names() -> tuple[str, ...]:
+    """Canonical names of every task that can be made here."""
+    from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+    return tuple(canonical_name(env_id) for env_id in ALL_V3_ENVIRONMENTS)
+
+
+def resolve_task(name: str) -> TaskSpec:
+    """The spec of a task by any spelling of its name.
+
+    Raises ValueError with one sentence if there is no such task.
+    """
+    key = canonical_name(name)
+    if key in PRESETS:
+        return PRESETS[key]
+    names = task_names()
+    if key in names:
+        return TaskSpec(key, key.replace("_", "-") + "-v3")
+    near = difflib.get_close_matches(key, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known tasks: {', '.join(names)}."
+    raise ValueError(f"unknown task {name!r}: {hint}")

@@ -19,18 +19,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from relam_jax.envs.rendering import SceneRenderer, choose_gl
-from relam_jax.envs.tasks import TaskSpec, resolve_task
-
-choose_gl()  # before mujoco is imported
-import av
-import mujoco
-
+from relam_jax.envs.rendering import SceneRenderer
 from relam_jax.envs.scene import Surface, camera_pose, cast, pixel_centres
 from relam_jax.envs.scripted import (
     entity_bodies,
@@ -39,6 +34,8 @@ from relam_jax.envs.scripted import (
     reset_simulation,
     scripted_expert,
 )
+from relam_jax.envs.simulator import choose_gl, mujoco
+from relam_jax.envs.tasks import TaskSpec, resolve_task
 from relam_jax.envs.truth import Truth
 from relam_jax.geometry import CameraPose
 

@@ -7,12 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from relam_jax.envs.rendering import choose_gl
+from relam_jax.envs.simulator import mujoco
 from relam_jax.envs.tasks import Camera
 from relam_jax.geometry import CameraPose
-
-choose_gl()  # before mujoco is imported
-import mujoco  # noqa: E402
 
 VISIBLE_GROUPS = np.array([1, 1, 1, 0, 0, 0], np.uint8)
 """The geom groups that a camera shows; the others are collision shapes."""

@@ -10,14 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from relam_jax.envs.rendering import choose_gl
+from relam_jax.envs.simulator import metaworld, mujoco
 from relam_jax.envs.tasks import TaskSpec
-
-choose_gl()  # before mujoco is imported
-import metaworld  # noqa: E402
-import mujoco  # noqa: E402
-from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # noqa: E402
-from metaworld.policies import ENV_POLICY_MAP  # noqa: E402
 
 Split = Literal["demos", "train", "eval"]
 
@@ -31,7 +25,7 @@ ROBOT_ROOT = "base"
 """the body whose subtree is the robot."""
 
 
-def initial_states(env_id: str, split: Split, seed: int, count: int) -> list[metaworld.types.Task]:
+def initial_states(env_id: str, split: Split, seed: int, count: int) -> list[metaworld.Task]:
     """`count` initial states (Meta-World's `Task`s) of one pool.
 
     Pools of different splits or seeds use different seeds of Meta-World's, 50 states to a seed. Raises
@@ -39,7 +33,7 @@ def initial_states(env_id: str, split: Split, seed: int, count: int) -> list[met
     """
     if not 0 <= seed < 10_000_000 or not 0 < count <= _SEEDS_PER_POOL * _STATES_PER_SEED:
         raise ValueError(f"need 0 <= seed < 10,000,000 and 0 < count <= 5,000, not {seed}, {count}")
-    tasks: list[metaworld.types.Task] = []
+    tasks: list[metaworld.Task] = []
     first = _FIRST_SEED[split] + _SEEDS_PER_POOL * seed
     while len(tasks) < count:
         tasks += metaworld.MT1(env_id, seed=first + len(tasks) // _STATES_PER_SEED).train_tasks
@@ -48,10 +42,10 @@ def initial_states(env_id: str, split: Split, seed: int, count: int) -> list[met
 
 def make_simulation(env_id: str) -> Any:
     """Meta-World's own environment of a task (without wrappers, never rendered)."""
-    return ALL_V3_ENVIRONMENTS[env_id]()
+    return metaworld.env_dict.ALL_V3_ENVIRONMENTS[env_id]()
 
 
-def reset_simulation(env: Any, task: metaworld.types.Task) -> Float[np.ndarray, " O"]:
+def reset_simulation(env: Any, task: metaworld.Task) -> Float[np.ndarray, " O"]:
     """Reset to an initial state and return the observation.
 
     Resets twice: after one reset the observation still shows where the last task had its fixed bodies
@@ -64,7 +58,7 @@ def reset_simulation(env: Any, task: metaworld.types.Task) -> Float[np.ndarray, 
 
 def scripted_expert(env_id: str) -> Callable[[Float[np.ndarray, " O"]], Float[np.ndarray, " A"]]:
     """A fresh scripted expert: observation → action in [-1, 1]."""
-    policy: Any = ENV_POLICY_MAP[env_id]()
+    policy: Any = metaworld.policies.ENV_POLICY_MAP[env_id]()
 
     def act(obs: np.ndarray) -> np.ndarray:
         with warnings.catch_warnings():

@@ -69,9 +69,9 @@ def canonical_name(name: str) -> str:
 
 def task_names() -> tuple[str, ...]:
     """Canonical names of every task that can be made here."""
-    from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+    from relam_jax.envs.simulator import metaworld
 
-    return tuple(canonical_name(env_id) for env_id in ALL_V3_ENVIRONMENTS)
+    return tuple(canonical_name(env_id) for env_id in metaworld.env_dict.ALL_V3_ENVIRONMENTS)
 
 
 def resolve_task(name: str) -> TaskSpec:

@@ -2,10 +2,11 @@
 
     python experiments/record_demos.py --task drawer_open --num 30 --out videos/drawer_open
 
-Writes, for episode 000 and view cam0 (see docs/architecture.md): `000.cam0.mp4` (h264, one frame an env_step),
-`000.cam0.masks.png` (label image of the first frame) and, with `--truth`, `000.cam0.truth.npz`; and for the
-whole folder `masks.json` (index → entity) and `demos.json` (how it was made). The same arguments give the
-same files. An episode that does not succeed is left out and the next initial state is tried.
+Writes, for episode 000 and view cam0 (see docs/architecture.md): `000.cam0.mp4` (h264, one frame an
+env_step), `000.cam0.masks.png` (label image of the first frame) and, with `--truth`,
+`000.cam0.truth.npz`; and for the whole folder `masks.json` (index → entity) and `demos.json` (how
+it was made). The same arguments give the same files. An episode that does not succeed is left out
+and the next initial state is tried.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Episode:
 
 
 def run_expert(env: Any, spec: TaskSpec, task: Any) -> Episode | None:
-    """Roll the expert out until success has held for `spec.tail` env_steps more; None if it never does."""
+    """Roll the expert out until success has held `spec.tail` env_steps; None if it never does."""
     obs = reset_simulation(env, task)
     act, first = scripted_expert(spec.env_id), None
     states = [get_state(env)]

@@ -1,8 +1,9 @@
 """Points on the entities that could be followed, found in the first frame without a renderer.
 
-Each pixel of the first frame that shows an entity is lifted to the body it lies on. Of these, C an entity and
-view are kept, the same number from each body (on a whole drawer unit, only 8 of 32 would lie on the part that
-moves), away from outlines where there is a choice, spread as far as possible. Deterministic.
+Each pixel of the first frame that shows an entity is lifted to the body it lies on. Of these, C an
+entity and view are kept, the same number from each body (on a whole drawer unit, only 8 of 32 would
+lie on the part that moves), away from outlines where there is a choice, spread as far as possible.
+Deterministic.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from relam_jax.envs.scene import Surface, cast, pixel_centres
-from relam_jax.envs.simulator import mujoco
+from relam_jax.envs.simulator import MjData, MjModel
 from relam_jax.geometry import CameraPose, farthest_point_sampling, project
 
 IMAGE_SIZE = 256
@@ -34,16 +35,16 @@ class BodyPoints(NamedTuple):
 
 
 def find_candidates(
-    model: mujoco.MjModel,
-    data: mujoco.MjData,
+    model: MjModel,
+    data: MjData,
     cameras: tuple[CameraPose, ...],
     entities: tuple[tuple[int, ...], ...],
     count: int,
 ) -> BodyPoints:
-    """`count` candidates a view and entity (given by its bodies). `data` needs up-to-date kinematics.
+    """Find `count` candidates a view and entity (its bodies). `data` needs up-to-date kinematics.
 
-    Where an entity shows fewer than `count` pixels the rest is padding; where it shows none, all of it is,
-    and lies at the origin of its first body.
+    Where an entity shows fewer than `count` pixels the rest is padding; where it shows none, all of
+    it is, and lies at the origin of its first body.
     """
     shape = (len(cameras), len(entities), count)
     found = BodyPoints(
@@ -72,13 +73,13 @@ def find_candidates(
 
 
 def _may_show(
-    model: mujoco.MjModel,
-    data: mujoco.MjData,
+    model: MjModel,
+    data: MjData,
     camera: CameraPose,
     bodies: tuple[int, ...],
     grid: Float[np.ndarray, "H W 2"],
 ) -> Bool[np.ndarray, "H W"]:
-    """Pixels near enough to the bodies to show them: discs around the bounding spheres of their geoms."""
+    """Pixels near enough to the bodies to show them: discs around their bounding spheres."""
     near = np.zeros(grid.shape[:2], bool)
     focal = 0.5 / np.tan(0.5 * np.radians(camera.fovy))
     for geom in np.flatnonzero(np.isin(model.geom_bodyid, bodies) & (model.geom_group <= 2)):

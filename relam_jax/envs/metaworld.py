@@ -1,4 +1,8 @@
-"""Meta-World v3 tasks as a `BatchedEnv`: exact, threaded, with oracle keypoints and explicit seeds."""
+"""Meta-World v3 tasks as a `BatchedEnv`: exact, threaded, with oracle keypoints and explicit seeds.
+
+Each environment has its own simulation data, each thread its own model. Python code runs under the
+interpreter's lock, the physics (80 % of the time) outside it.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +13,25 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from relam_jax.envs.candidates import BodyPoints, find_candidates
+from relam_jax.envs.projected import FollowedPoints, hidden, image_points
 from relam_jax.envs.protocol import Candidates, EnvState
 from relam_jax.envs.rendering import SceneRenderer
-from relam_jax.envs.scene import VISIBLE_GROUPS, camera_pose
+from relam_jax.envs.scene import camera_pose
 from relam_jax.envs.scripted import entity_bodies, initial_states
 from relam_jax.envs.simulator import mujoco
-from relam_jax.envs.stepper import OBS_DIM, PROPRIO_DIM, Stepper, Template
+from relam_jax.envs.stepper import OBS_DIM, PROPRIO_DIM, STATE, Stepper, Template
 from relam_jax.envs.tasks import TaskSpec
-from relam_jax.geometry import project
 
 HORIZON = 500
 """Meta-World's own limit, env_steps."""
-_OCCLUSION_TOLERANCE = 0.01
-"""metres: a point is hidden when something lies this much in front of it."""
 
 
 class MetaWorldEnv:
     """N environments of one task (see `BatchedEnv`).
 
-    An environment past its time limit stays as it is, truncated, until it is reset. If MuJoCo finds a
-    simulation unstable, that environment is truncated at once, its points count as hidden and keep their
-    last positions, and `num_unstable` counts it.
+    An environment past its time limit stays as it is, truncated, until it is reset. If MuJoCo finds
+    a simulation unstable, that environment is truncated at once, its points count as hidden and
+    keep their last positions, and `num_unstable` counts it.
     """
 
     action_dim = 4
@@ -56,7 +58,8 @@ class MetaWorldEnv:
         Args:
             spec: the task.
             num_envs: environments.
-            seed: chooses the initial states, and which of them each environment draws. Environment i's
+            seed: chooses the initial states, and which of them each environment draws. Environment
+            i's
                 stream depends on (split, seed, i) only.
             action_repeat: env_steps an action is applied for.
             episode_length: time limit, env_steps, at most 500.
@@ -72,7 +75,8 @@ class MetaWorldEnv:
         """
         if min(num_envs, action_repeat, num_candidates, num_threads, num_init_states) < 1:
             raise ValueError(
-                "num_envs, action_repeat, num_candidates, num_threads, num_init_states must be positive"
+                "num_envs, action_repeat, num_candidates, num_threads and num_init_states "
+                "must be positive"
             )
         if not 1 <= episode_length <= HORIZON:
             raise ValueError(
@@ -96,14 +100,10 @@ class MetaWorldEnv:
         models = [self._template.new_model() for _ in range(num_threads)]
         self._steppers = [Stepper(self._template, models[i % num_threads]) for i in range(num_envs)]
         self._groups = [range(t, num_envs, num_threads) for t in range(num_threads)]
-        self._threads = (
-            ThreadPoolExecutor(num_threads, thread_name_prefix="stepper")
-            if num_threads > 1
-            else None
-        )
-        entropy = {"train": 0, "eval": 1}[split]
+        self._threads = ThreadPoolExecutor(num_threads) if num_threads > 1 else None
+        split_code = {"train": 0, "eval": 1}[split]
         self._streams = [
-            np.random.Generator(np.random.PCG64(np.random.SeedSequence((entropy, seed, i))))
+            np.random.Generator(np.random.PCG64(np.random.SeedSequence((split_code, seed, i))))
             for i in range(num_envs)
         ]
         self._found: dict[int, BodyPoints] = {}
@@ -112,11 +112,12 @@ class MetaWorldEnv:
 
         self._init_state = np.full(num_envs, -1)
         self._elapsed = np.zeros(num_envs, np.int64)
-        self._stuck = np.zeros(num_envs, bool)  # unstable, until reset
-        self._indices: np.ndarray | None = None  # (N, V, E, K): the followed candidates
+        self._unstable = np.zeros(num_envs, bool)  # until the next reset
+        self._proprio = np.zeros((num_envs, PROPRIO_DIM), np.float32)
         self._xpos = np.zeros((num_envs, len(self._bodies), 3))
         self._xmat = np.zeros((num_envs, len(self._bodies), 9))
-        self._keypoints: np.ndarray | None = None
+        self._indices: np.ndarray | None = None  # (N, V, E, K): the followed candidates
+        self._followed: FollowedPoints | None = None
 
     # ---------------------------------------------------------------- episodes
 
@@ -127,22 +128,22 @@ class MetaWorldEnv:
     ) -> Candidates:
         """See `BatchedEnv.reset`. Raises ValueError if an initial state is not in the pool."""
         mask = np.ones(self.num_envs, bool) if mask is None else mask
+        if np.any(self._init_state[~mask] < 0):
+            raise ValueError("the first reset must be of all environments")
         if init_states is not None and not np.all(
             (init_states[mask] >= 0) & (init_states[mask] < self.num_init_states)
         ):
             raise ValueError(f"init_states must be 0 to {self.num_init_states - 1}")
-        if np.any(self._init_state[~mask] < 0):
-            raise ValueError("the first reset must be of all environments")
-        for i in np.flatnonzero(mask):
+        for i in np.flatnonzero(mask).tolist():
             if init_states is None:
                 self._init_state[i] = self._streams[i].integers(self.num_init_states)
             else:
                 self._init_state[i] = init_states[i]
             self._steppers[i].restore(self._template.initial(int(self._init_state[i])))
-            self._gather(i)
+            self._read(i)
         self._elapsed[mask] = 0
-        self._stuck[mask] = False
-        found = [self._candidates(i) for i in range(self.num_envs)]
+        self._unstable[mask] = False
+        found = self._candidates()
         return Candidates(np.stack([f.points for f in found]), np.stack([f.valid for f in found]))
 
     def follow(
@@ -153,31 +154,30 @@ class MetaWorldEnv:
         """See `BatchedEnv.follow`. Raises ValueError if an index is no candidate."""
         if np.any((indices < 0) | (indices >= self.num_candidates)):
             raise ValueError(f"indices of candidates must be 0 to {self.num_candidates - 1}")
-        if mask is None or self._indices is None:
-            self._indices = np.array(indices, np.int64)
-        else:
-            self._indices = np.where(mask[:, None, None, None], indices, self._indices)
-        self._bind_points()
-        zeros = np.zeros(self.num_envs)
-        return self._output(zeros, zeros.astype(bool))
+        if np.any(self._init_state < 0):
+            raise RuntimeError("call reset before follow")
+        if mask is not None and self._indices is not None:
+            indices = np.where(mask[:, None, None, None], indices, self._indices)
+        self._indices = np.array(indices, np.int64)
+        self._followed = FollowedPoints(self._candidates(), self._indices, self._bodies)
+        return self._output(np.zeros(self.num_envs), np.zeros(self.num_envs, bool))
 
     def step(self, action: Float[np.ndarray, "N A"]) -> EnvState:
-        """See `BatchedEnv.step`. Raises ValueError if an action is not a number."""
-        if self._indices is None:
+        """See `BatchedEnv.step`. Raises ValueError if an action is not a finite number."""
+        if self._followed is None:
             raise RuntimeError("call reset and follow before the first step")
         if not np.isfinite(action).all():
             raise ValueError("NaN or infinity in the action")
-        reward = np.zeros(self.num_envs)
-        success = np.zeros(self.num_envs, bool)
+        reward, success = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
+        stable = ~self._unstable
         if self._threads is None:
             self._step_group(self._groups[0], action, reward, success)
         else:
-            jobs = [
-                self._threads.submit(self._step_group, group, action, reward, success)
-                for group in self._groups
-            ]
+            args = (action, reward, success)
+            jobs = [self._threads.submit(self._step_group, g, *args) for g in self._groups]
             for job in jobs:
                 job.result()
+        self.num_unstable += int((stable & self._unstable).sum())
         return self._output(reward, success)
 
     def _step_group(
@@ -185,90 +185,56 @@ class MetaWorldEnv:
     ) -> None:
         """One thread's share of an agent step; writes its rows of `reward` and `success`."""
         for i in group:
-            if self._stuck[i]:
+            if self._unstable[i]:
                 continue
             stepper = self._steppers[i]
             stepper.bind_model()
-            repeats = min(self.action_repeat, self.episode_length - self._elapsed[i])
+            repeats = min(self.action_repeat, self.episode_length - int(self._elapsed[i]))
             for _ in range(repeats):
                 step_reward, step_success = stepper.env_step(action[i])
                 reward[i] += step_reward
                 success[i] |= step_success
             self._elapsed[i] += repeats
             if stepper.diverged():
-                self._stuck[i] = True
-                self.num_unstable += 1
+                self._unstable[i] = True
                 reward[i], success[i] = 0.0, False
             else:
-                self._gather(i)
+                self._read(i)
 
-    # ---------------------------------------------------------------- keypoints
+    def _read(self, i: int) -> None:
+        """Take what the output needs from one simulation."""
+        stepper = self._steppers[i]
+        self._proprio[i] = stepper.obs[:PROPRIO_DIM]
+        self._xpos[i] = stepper.data.xpos[self._bodies]
+        self._xmat[i] = stepper.data.xmat[self._bodies]
 
-    def _gather(self, i: int) -> None:
-        data = self._steppers[i].data
-        self._xpos[i] = data.xpos[self._bodies]
-        self._xmat[i] = data.xmat[self._bodies]
+    def _output(self, reward: np.ndarray, success: np.ndarray) -> EnvState:
+        assert self._followed is not None
+        world = self._followed.world(self._xpos, self._xmat)
+        keypoints, inside = image_points(world, self.cameras)
+        visible = inside & self._followed.valid & ~self._unstable[:, None, None, None]
+        if self._occlusion:
+            for i, stepper in enumerate(self._steppers):
+                stepper.bind_model()
+                visible[i] &= ~hidden(stepper.model, stepper.data, world[i], self.cameras)
+        truncated = (self._elapsed >= self.episode_length) | self._unstable
+        return EnvState(
+            keypoints, visible, self._proprio.copy(), reward.astype(np.float32), success, truncated
+        )
 
-    def _candidates(self, i: int) -> BodyPoints:
-        """Candidates of the initial state of environment i; found once an initial state."""
-        index = int(self._init_state[i])
-        if index not in self._found:
-            start = self._template.initial(index)
-            model, data = self._template.env.model, self._template.env.data
+    def _candidates(self) -> list[BodyPoints]:
+        """The candidates of each environment; found once an initial state."""
+        template = self._template
+        for index in sorted(set(self._init_state.tolist()) - set(self._found)):
+            start = template.initial(index)
+            model, data = template.env.model, template.env.data
             model.body_pos[:], model.site_pos[:] = start.body_pos, start.site_pos
-            mujoco.mj_setState(model, data, start.physics, mujoco.mjtState.mjSTATE_INTEGRATION)
+            mujoco.mj_setState(model, data, start.physics, STATE)
             mujoco.mj_kinematics(model, data)
             self._found[index] = find_candidates(
                 model, data, self.cameras, self._entities, self.num_candidates
             )
-        return self._found[index]
-
-    def _bind_points(self) -> None:
-        """Look up the followed points: which body each is on, where on it, whether it is real."""
-        assert self._indices is not None
-
-        def chosen(name: str) -> np.ndarray:
-            values = np.stack([getattr(self._candidates(i), name) for i in range(self.num_envs)])
-            index = self._indices if values.ndim == 4 else self._indices[..., None]  # type: ignore[index]
-            return np.take_along_axis(values, index, axis=3)
-
-        self._slot = np.searchsorted(self._bodies, chosen("body"))
-        self._local, self._valid = chosen("local"), chosen("valid")
-
-    def _output(self, reward: np.ndarray, success: np.ndarray) -> EnvState:
-        row = np.arange(self.num_envs)[:, None, None, None]
-        turn = self._xmat[row, self._slot].reshape(*self._slot.shape, 3, 3)
-        world = self._xpos[row, self._slot] + np.einsum("...ij,...j->...i", turn, self._local)
-        keypoints = np.stack(
-            [project(world[:, v], camera) for v, camera in enumerate(self.cameras)], axis=1
-        )
-        behind = np.isnan(keypoints).any(-1)
-        keypoints = np.where(behind[..., None], -1.0, keypoints).astype(np.float32)
-        inside = np.all((keypoints >= 0) & (keypoints <= 1), axis=-1)
-        visible = inside & self._valid & ~self._stuck[:, None, None, None]
-        if self._occlusion:
-            visible &= ~self._hidden(world)
-        proprio = np.stack([s.obs[:PROPRIO_DIM] for s in self._steppers]).astype(np.float32)
-        truncated = (self._elapsed >= self.episode_length) | self._stuck
-        return EnvState(keypoints, visible, proprio, reward.astype(np.float32), success, truncated)
-
-    def _hidden(self, world: Float[np.ndarray, "N V E K 3"]) -> Bool[np.ndarray, "N V E K"]:
-        """Whether something lies in front of each point, by a ray from the camera to it."""
-        hidden = np.zeros(world.shape[:-1], bool)
-        count = hidden[0, 0].size
-        geom, distance = np.zeros(count, np.int32), np.zeros(count)
-        for i, stepper in enumerate(self._steppers):
-            stepper.bind_model()
-            for v, camera in enumerate(self.cameras):
-                ray = world[i, v].reshape(-1, 3) - camera.position
-                length = np.linalg.norm(ray, axis=-1)
-                mujoco.mj_multiRay(
-                    stepper.model, stepper.data, camera.position, (ray / length[:, None]).ravel(),
-                    VISIBLE_GROUPS, 1, -1, geom, distance, count, 1e6,
-                )  # fmt: skip
-                blocked = (geom >= 0) & (distance < length - _OCCLUSION_TOLERANCE)
-                hidden[i, v] = blocked.reshape(hidden.shape[2:])
-        return hidden
+        return [self._found[index] for index in self._init_state.tolist()]
 
     # ---------------------------------------------------------------- pictures
 
@@ -282,7 +248,7 @@ class MetaWorldEnv:
                 self._renderer = SceneRenderer(path, self.cameras, self._render_size)
             stepper = self._steppers[index]
             stepper.bind_model()
-            return self._renderer.render(stepper.model, stepper.snapshot()[0], view)
+            return self._renderer.render(stepper.model, stepper.physics(), view)
         except Exception:  # a picture is never worth a training run
             self._render_failed = True
             return None
@@ -293,15 +259,15 @@ class MetaWorldEnv:
         """See `BatchedEnv.state`; call it after `follow`."""
         if self._indices is None:
             raise RuntimeError("state() needs reset and follow first")
-        physics, attributes = zip(*[s.snapshot() for s in self._steppers], strict=True)
         return {
-            "physics": np.stack(physics),
-            "attributes": np.stack(attributes),
+            "physics": np.stack([s.physics() for s in self._steppers]),
+            "attributes": np.stack([s.attributes() for s in self._steppers]),
             "obs": np.stack([s.obs for s in self._steppers]),
             "init_state": self._init_state.copy(),
             "elapsed": self._elapsed.copy(),
-            "stuck": self._stuck.copy(),
+            "unstable": self._unstable.copy(),
             "num_unstable": np.array(self.num_unstable),
+            "proprio": self._proprio.copy(),
             "xpos": self._xpos.copy(),
             "xmat": self._xmat.copy(),
             "indices": self._indices.copy(),
@@ -325,11 +291,12 @@ class MetaWorldEnv:
             stepper.obs = np.array(state["obs"][i])
             _unpack_stream(self._streams[i], np.asarray(state["streams"][i]))
         self._elapsed = np.array(state["elapsed"])
-        self._stuck = np.array(state["stuck"])
+        self._unstable = np.array(state["unstable"])
         self.num_unstable = int(state["num_unstable"])
+        self._proprio = np.array(state["proprio"])
         self._xpos, self._xmat = np.array(state["xpos"]), np.array(state["xmat"])
         self._indices = np.array(state["indices"])
-        self._bind_points()
+        self._followed = FollowedPoints(self._candidates(), self._indices, self._bodies)
 
     def close(self) -> None:
         """Stop the threads and free the renderer."""

@@ -1,7 +1,7 @@
 """The batched protocol that every simulator back end follows.
 
-Axes: N environments, V views, E entities, C candidates, K keypoints an entity and view. Image points are
-`(x, y)` in image sides (see docs/architecture.md). Arrays are numpy on the host.
+Axes: N environments, V views, E entities, C candidates, K keypoints an entity and view. Image
+points are `(x, y)` in image sides (see docs/architecture.md). Arrays are numpy on the host.
 
 A back end never resets by itself: `step` returns what the last action led to, also at the end of an
 episode, and the caller resets the truncated environments (so the final observation cannot be lost).
@@ -36,7 +36,8 @@ class EnvState(NamedTuple):
     env_reward: Float[np.ndarray, " N"]
     """the simulator's own dense reward, summed over the agent step. For `--reward dense` only."""
     success: Bool[np.ndarray, " N"]
-    """the simulator's success flag, at any env_step of the agent step. For evaluation and `--reward sparse`."""
+    """the simulator's success flag, at any env_step of the agent step. For evaluation and
+    `--reward sparse`."""
     truncated: Bool[np.ndarray, " N"]
     """the time limit was reached with this step; the caller resets."""
 
@@ -61,9 +62,9 @@ class BatchedEnv(Protocol):
     ) -> Candidates:
         """Start new episodes where `mask` is True (everywhere if None).
 
-        `init_states` names which of the `num_init_states` initial states each environment takes; None draws
-        them from each environment's own random stream. Rows of unmasked environments in the result are
-        those of their running episodes.
+        `init_states` names which of the `num_init_states` initial states each environment takes;
+        None draws them from each environment's own random stream. Rows of unmasked environments in
+        the result are those of their running episodes.
         """
         ...
 
@@ -72,11 +73,17 @@ class BatchedEnv(Protocol):
         indices: Int[np.ndarray, "N V E K"],
         mask: Bool[np.ndarray, " N"] | None = None,
     ) -> EnvState:
-        """Choose which candidates are the keypoints of the episode; returns the state before the first action."""
+        """Choose which candidates are the keypoints of the episode.
+
+        Returns the state before the first action.
+        """
         ...
 
     def step(self, action: Float[np.ndarray, "N A"]) -> EnvState:
-        """One agent step (`action_repeat` env_steps, fewer at the time limit); actions in [-1, 1]."""
+        """Take an agent step: `action_repeat` env_steps, fewer at the time limit.
+
+        Actions in [-1, 1].
+        """
         ...
 
     def render(self, index: int, view: int) -> np.ndarray | None:
@@ -87,6 +94,10 @@ class BatchedEnv(Protocol):
         """Everything that `set_state` needs to go on bit for bit: a nested dict of numpy arrays."""
         ...
 
-    def set_state(self, state: dict[str, Any]) -> None: ...
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned, bit for bit."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free threads and renderers."""
+        ...

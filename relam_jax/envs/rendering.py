@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from relam_jax.envs.simulator import choose_gl, mujoco
+from relam_jax.envs.simulator import MjModel, choose_gl, mujoco
 from relam_jax.geometry import CameraPose
 
 HOW_TO_INSTALL = (
-    "no off-screen OpenGL works here: on Debian or Ubuntu install the package libegl1 together with "
+    "no off-screen OpenGL works here: on Debian or Ubuntu install the packages libegl1 and "
     "libgl1-mesa-dri (EGL), or libosmesa6 (OSMesa)"
 )
 
 
 class SceneRenderer:
-    """Renders one model from fixed cameras, always on one thread of its own (OpenGL contexts are per thread).
+    """Renders one model from fixed cameras, on a thread of its own (as OpenGL contexts want).
 
-    Shadows, multisampling and reflections are off (70 times faster in software); sites, which Meta-World
-    uses to show goals, are invisible. The renderer has its own copy of the model.
+    Shadows, multisampling and reflections are off (70 times faster in software); sites, which
+    Meta-World uses to show goals, are invisible. The renderer has its own copy of the model.
     """
 
     def __init__(self, model_path: str, cameras: tuple[CameraPose, ...], size: int = 256) -> None:
         """Raises RuntimeError, in one sentence, where no OpenGL back end works."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="renderer")
-        self._renderer: mujoco.Renderer | None = None
+        self._renderer: Any = None
         try:
             self._thread.submit(self._create, model_path, cameras, size).result()
         except Exception as error:
@@ -53,9 +54,9 @@ class SceneRenderer:
         self._renderer = mujoco.Renderer(model, size, size)
 
     def render(
-        self, model: mujoco.MjModel, state: Float[np.ndarray, " S"], view: int
+        self, model: MjModel, state: Float[np.ndarray, " S"], view: int
     ) -> UInt8[np.ndarray, "H W 3"]:
-        """Image of `state` (mjSTATE_INTEGRATION) in the world of `model` (its body positions are copied)."""
+        """Image of `state` (mjSTATE_INTEGRATION), with the fixed bodies where `model` has them."""
         return self._thread.submit(self._render, model.body_pos.copy(), state, view).result()
 
     def _render(self, body_pos: np.ndarray, state: np.ndarray, view: int) -> np.ndarray:

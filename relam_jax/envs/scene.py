@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from relam_jax.envs.simulator import mujoco
+from relam_jax.envs.simulator import MjData, MjModel, mujoco
 from relam_jax.envs.tasks import Camera
 from relam_jax.geometry import CameraPose
 
@@ -26,7 +26,7 @@ class Surface(NamedTuple):
     """metres along the optical axis, inf where nothing is hit."""
 
 
-def camera_pose(model: mujoco.MjModel, camera: Camera) -> CameraPose:
+def camera_pose(model: MjModel, camera: Camera) -> CameraPose:
     """The upright pose of a camera that is fixed in the world (square images).
 
     Raises ValueError if the model has no such camera or if it is mounted on a moving body.
@@ -58,7 +58,7 @@ def pixel_centres(size: int) -> Float[np.ndarray, "H W 2"]:
 
 
 def rays(points: Float[np.ndarray, "*P 2"], camera: CameraPose) -> Float[np.ndarray, "*P 3"]:
-    """Directions, world frame, of the rays through image points, one metre long along the optical axis."""
+    """Rays through image points: directions, world frame, one metre long along the optical axis."""
     half = np.tan(0.5 * np.radians(camera.fovy))
     x = (2 * points[..., 0] - 1) * half * camera.aspect
     y = (1 - 2 * points[..., 1]) * half
@@ -66,12 +66,12 @@ def rays(points: Float[np.ndarray, "*P 2"], camera: CameraPose) -> Float[np.ndar
 
 
 def cast(
-    model: mujoco.MjModel,
-    data: mujoco.MjData,
+    model: MjModel,
+    data: MjData,
     camera: CameraPose,
     points: Float[np.ndarray, "*P 2"],
 ) -> Surface:
-    """What the rays through image points hit. `data` needs up-to-date kinematics; it is not changed."""
+    """What the rays through image points hit. `data` needs up-to-date kinematics."""
     direction = rays(points, camera).reshape(-1, 3)
     length = np.linalg.norm(direction, axis=-1)
     geom = np.full(len(direction), -1, np.int32)

@@ -1,4 +1,4 @@
-"""Meta-World as it ships: initial states by explicit seed, the scripted experts, and what they move."""
+"""Meta-World as it ships: initial states by explicit seed, scripted experts, what they move."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from relam_jax.envs.simulator import metaworld, mujoco
+from relam_jax.envs.simulator import MjModel, Task, metaworld, mujoco
 from relam_jax.envs.tasks import TaskSpec
 
 Split = Literal["demos", "train", "eval"]
@@ -25,15 +25,15 @@ ROBOT_ROOT = "base"
 """the body whose subtree is the robot."""
 
 
-def initial_states(env_id: str, split: Split, seed: int, count: int) -> list[metaworld.Task]:
+def initial_states(env_id: str, split: Split, seed: int, count: int) -> list[Task]:
     """`count` initial states (Meta-World's `Task`s) of one pool.
 
-    Pools of different splits or seeds use different seeds of Meta-World's, 50 states to a seed. Raises
-    ValueError if seed or count is out of range.
+    Pools of different splits or seeds use different seeds of Meta-World's, 50 states to a seed.
+    Raises ValueError if seed or count is out of range.
     """
     if not 0 <= seed < 10_000_000 or not 0 < count <= _SEEDS_PER_POOL * _STATES_PER_SEED:
         raise ValueError(f"need 0 <= seed < 10,000,000 and 0 < count <= 5,000, not {seed}, {count}")
-    tasks: list[metaworld.Task] = []
+    tasks: list[Task] = []
     first = _FIRST_SEED[split] + _SEEDS_PER_POOL * seed
     while len(tasks) < count:
         tasks += metaworld.MT1(env_id, seed=first + len(tasks) // _STATES_PER_SEED).train_tasks
@@ -45,11 +45,12 @@ def make_simulation(env_id: str) -> Any:
     return metaworld.env_dict.ALL_V3_ENVIRONMENTS[env_id]()
 
 
-def reset_simulation(env: Any, task: metaworld.Task) -> Float[np.ndarray, " O"]:
+def reset_simulation(env: Any, task: Task) -> Float[np.ndarray, " O"]:
     """Reset to an initial state and return the observation.
 
-    Resets twice: after one reset the observation still shows where the last task had its fixed bodies
-    (Meta-World moves them without recomputing positions). After two, nothing of the past is left.
+    Resets twice: after one reset the observation still shows where the last task had its fixed
+    bodies (Meta-World moves them without recomputing positions). After two, nothing of the past is
+    left.
     """
     env.set_task(task)
     env.reset()
@@ -70,7 +71,7 @@ def scripted_expert(env_id: str) -> Callable[[Float[np.ndarray, " O"]], Float[np
     return act
 
 
-def _subtree(model: mujoco.MjModel, root: str) -> frozenset[int]:
+def _subtree(model: MjModel, root: str) -> frozenset[int]:
     root_id = model.body(root).id
     inside = {root_id}
     for body in range(root_id + 1, model.nbody):  # parents come before their children
@@ -80,7 +81,7 @@ def _subtree(model: mujoco.MjModel, root: str) -> frozenset[int]:
 
 
 def _moved_bodies(env: Any, env_id: str, threshold: float) -> list[int]:
-    """Bodies, not of the robot, with a geom that the expert moves by more than `threshold` metres."""
+    """Bodies, not of the robot, that the expert moves by more than `threshold` metres."""
     model, data = env.model, env.data
     obs = reset_simulation(env, initial_states(env_id, "demos", 0, 1)[0])
     mujoco.mj_kinematics(model, data)
@@ -107,10 +108,11 @@ def _moved_bodies(env: Any, env_id: str, threshold: float) -> list[int]:
 
 @functools.cache
 def entity_bodies(spec: TaskSpec) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """(entity, ids of its bodies) of a task, in order; cached per process (an expert's episode, ~0.1 s).
+    """(entity, ids of its bodies) of a task, in order; cached per process (an expert's episode).
 
-    Without an override: `gripper` is all below the wrist (flange, hand, fingers); `object` is every body that the
-    scripted expert moves by more than 1 cm in one episode (left out if there is none, as in `reach`).
+    Without an override: `gripper` is all below the wrist (flange, hand, fingers); `object` is every
+    body that the scripted expert moves by more than 1 cm in one episode (left out if there is none,
+    as in `reach`).
     """
     env = make_simulation(spec.env_id)
     if spec.entities is not None:

@@ -1,18 +1,20 @@
 """MuJoCo and Meta-World, imported once an OpenGL back end has been chosen.
 
-MuJoCo decides at import, from the environment variable MUJOCO_GL, how it will render. Every other module
-takes `mujoco` and `metaworld` from here, so that the choice comes first.
+MuJoCo decides at import, from the environment variable MUJOCO_GL, how it will render. Every other
+module takes `mujoco` and `metaworld` from here, so that the choice comes first.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import sys
+from typing import Any, TypeAlias
 
 
 def _egl_works() -> bool:
-    """Whether libEGL has a device whose display can be initialised (what MuJoCo's EGL context needs)."""
+    """Whether libEGL has a device whose display can be initialised, as MuJoCo needs it."""
     try:
         egl = ctypes.CDLL("libEGL.so.1")
         egl.eglGetProcAddress.restype = ctypes.c_void_p
@@ -61,9 +63,12 @@ def choose_gl() -> str:
 
 choose_gl()
 
-import metaworld  # noqa: E402
-import metaworld.env_dict  # noqa: E402
-import metaworld.policies  # noqa: E402
-import mujoco  # noqa: E402
+mujoco: Any = importlib.import_module("mujoco")  # compiled, without type stubs
+metaworld: Any = importlib.import_module("metaworld")
+importlib.import_module("metaworld.policies")
+MjModel: TypeAlias = Any
+MjData: TypeAlias = Any
+Task: TypeAlias = Any
+"""one of Meta-World's initial states"""
 
-__all__ = ["choose_gl", "metaworld", "mujoco"]
+__all__ = ["MjData", "MjModel", "Task", "choose_gl", "metaworld", "mujoco"]

@@ -1,9 +1,10 @@
 """One Meta-World environment without its overhead, equal to the original to the last bit.
 
-The physics, the reward and the success are Meta-World's own: its methods run on a *shell*, an object of the
-task's class whose model and data are ours. What is left out does not change the results: the search for
-bodies by name, positions of sites that mj_forward overwrites, forces that nobody reads, and (unless the
-reward is wanted) the parts of the observation and of the reward that success does not depend on.
+The physics, the reward and the success are Meta-World's own: its methods run on a *shell*, an
+object of the task's class whose model and data are ours. What is left out does not change the
+results: the search for bodies by name, positions of sites that mj_forward overwrites, forces that
+nobody reads, and (unless the reward is wanted) the parts of the observation and of the reward that
+success does not depend on.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from relam_jax.envs.scripted import make_simulation, reset_simulation
-from relam_jax.envs.simulator import mujoco
+from relam_jax.envs.simulator import MjModel, mujoco
 
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 OBS_DIM = 39
@@ -44,8 +45,9 @@ class ResetState(NamedTuple):
 class Attributes:
     """The numeric Python attributes of a Meta-World environment as one float64 vector, and back.
 
-    Arrays that are views of the simulator's data (some tasks keep those) are bound again, not copied. None
-    is stored as NaN. Attributes that never differ between two environments of a task are left alone.
+    Arrays that are views of the simulator's data (some tasks keep those) are bound again, not
+    copied. None is stored as NaN. Attributes that never differ between two environments of a task
+    are left alone.
     """
 
     _IGNORED = frozenset({"_last_stable_obs"})  # overwritten before it is read
@@ -104,7 +106,7 @@ class Attributes:
 
 
 class Template:
-    """What all environments of a task share: the prototype, its initial states, a class for shells."""
+    """What the environments of a task share: the prototype, initial states, a class for shells."""
 
     def __init__(self, env_id: str, tasks: list[Any], reward: bool) -> None:
         """`tasks` are the initial states (see `scripted.initial_states`)."""
@@ -130,7 +132,7 @@ class Template:
             self._cache[index] = ResetState(physics, attributes, body_pos, site_pos)
         return self._cache[index]
 
-    def new_model(self) -> mujoco.MjModel:
+    def new_model(self) -> MjModel:
         """A copy of the model (20 MB): one is needed per thread."""
         return copy.copy(self.env.model)
 
@@ -138,7 +140,7 @@ class Template:
 class Stepper:
     """One environment: its own data and shell, a model that it shares with others of its thread."""
 
-    def __init__(self, template: Template, model: mujoco.MjModel) -> None:
+    def __init__(self, template: Template, model: MjModel) -> None:
         self.template, self.model = template, model
         self.data = data = mujoco.MjData(model)
         self.shell: Any = object.__new__(template.shell_class)
@@ -155,9 +157,9 @@ class Stepper:
         self._body_pos, self._site_pos = model.body_pos.copy(), model.site_pos.copy()
 
     def restore(self, start: ResetState) -> None:
-        """Go to a reset state, or to any other: a `ResetState` with its first two fields from `snapshot`.
+        """Go to a reset state, or to any other with its `physics` and `attributes` replaced.
 
-        `obs` is then that of a reset; after a snapshot of a later state, the caller sets it.
+        `obs` is then that of a reset; for a later state the caller sets it.
         """
         self._body_pos, self._site_pos = start.body_pos, start.site_pos
         self.bind_model()
@@ -171,11 +173,15 @@ class Stepper:
         frame = self.shell._prev_obs
         self.obs = np.concatenate([frame, frame, self.shell._get_pos_goal()])
 
-    def snapshot(self) -> tuple[Float[np.ndarray, " S"], Float[np.ndarray, " A"]]:
-        """(physics, attributes) of now, for `restore`."""
+    def physics(self) -> Float[np.ndarray, " S"]:
+        """The simulator's integration state of now."""
         physics = np.empty(self.template.state_size)
         mujoco.mj_getState(self.model, self.data, physics, STATE)
-        return physics, self.template.attributes.pack(self.shell)
+        return physics
+
+    def attributes(self) -> Float[np.ndarray, " A"]:
+        """Meta-World's Python attributes of now."""
+        return self.template.attributes.pack(self.shell)
 
     def bind_model(self) -> None:
         """Put the fixed bodies of this environment into the model it shares."""
@@ -183,7 +189,7 @@ class Stepper:
         self.model.site_pos[:] = self._site_pos
 
     def env_step(self, action: Float[np.ndarray, " A"]) -> tuple[float, bool]:
-        """One step of Meta-World: (reward, success). The model must be bound. Reward is 0 if not wanted.
+        """Step as Meta-World does: (reward, success). The model must be bound; else reward 0.
 
         The action is used in its own precision, as Meta-World does.
         """
@@ -206,7 +212,7 @@ class Stepper:
         return self._time < time or not math.isfinite(self._hand[0])
 
     def _observe(self, full: bool) -> Float[np.ndarray, " O"]:
-        """Meta-World's `_get_obs`, clipped; orientations of objects and the last frame only if `full`."""
+        """Meta-World's observation; orientations of objects and the last frame only if `full`."""
         shell = self.shell
         obs = np.zeros(OBS_DIM)
         obs[:3] = self._hand
@@ -242,8 +248,8 @@ class _NoReward(SimpleNamespace):
 def _success_only(base: type, env_id: str) -> type:
     """A subclass whose `evaluate_state` gets success right and skips the shaping of the reward.
 
-    `compute_reward` runs with the shaping helpers replaced by constants; tests compare the success of every
-    task with the original's.
+    `compute_reward` runs with the shaping helpers replaced by constants; tests compare the success
+    of every task with the original's.
     """
     overrides: dict[str, Any] = {"_gripper_caging_reward": _NoReward.tolerance}
     for name in ("compute_reward",):

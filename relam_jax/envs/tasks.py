@@ -1,7 +1,7 @@
 """What the project knows of each task: its simulator id, its cameras and, rarely, more.
 
-Any Meta-World v3 task works by name with the defaults; a preset only overrides them. This module imports no
-simulator, except to look up whether a name exists.
+Any Meta-World v3 task works by name with the defaults; a preset only overrides them. This module
+imports no simulator, except to look up whether a name exists.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Camera:
 MOVED_CORNER2 = Camera("corner4")
 """In front of the table, to the right of the robot: the literature's moved `corner2`."""
 CORNER = Camera("corner")
-"""In front of the table, to the left of the robot: its rays are roughly orthogonal to the other's."""
+"""In front of the table, to the left of the robot: roughly orthogonal to the other."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TaskSpec:
     cameras: tuple[Camera, ...] = (MOVED_CORNER2, CORNER)
     """the views, called `cam0`, `cam1`, …"""
     entities: tuple[tuple[str, tuple[str, ...]], ...] | None = None
-    """(entity, names of its bodies), in order; None: the gripper, and whatever the scripted expert moves."""
+    """(entity, its bodies), in order; None: gripper, and what the scripted expert moves."""
     tail: int = 10
     """env_steps that a demonstration goes on after its first success, all of them successful."""
 
@@ -54,7 +54,8 @@ class TaskSpec:
 PRESETS: dict[str, TaskSpec] = {
     spec.name: spec
     for spec in (
-        # The drawer is 0.20 m open (the centre of the success region) 10 env_steps after the first success.
+        # 10 env_steps after its first success the drawer is 0.20 m open, the centre of the success
+        # region.
         TaskSpec("drawer_open", "drawer-open-v3"),
         TaskSpec("button_press", "button-press-v3"),
         TaskSpec("window_open", "window-open-v3"),

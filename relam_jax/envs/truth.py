@@ -30,7 +30,7 @@ class Truth:
     xmat: Float[np.ndarray, "T B 3 3"]
     """their rotations (columns are the body's axes)."""
     depth: Float[np.ndarray, "T h w"]
-    """float16, metres along the optical axis, inf where nothing is; may be coarser than the picture."""
+    """float16, metres along the optical axis (inf: nothing); perhaps coarser than the video."""
     camera: CameraPose
 
     def tracks(
@@ -38,8 +38,8 @@ class Truth:
     ) -> tuple[Float[np.ndarray, "T Q 2"], Bool[np.ndarray, "T Q"]]:
         """Follow points of the first frame: (tracks in image sides, visibility).
 
-        A query off its pixel's centre keeps its offset to it. A query that hits no body stays where it is.
-        Visible: inside the image and nothing in front of it.
+        A query off its pixel's centre keeps its offset to it. A query that hits no body stays where
+        it is. Visible: inside the image and nothing in front of it.
         """
         height, width = self.body_id.shape
         column = np.clip((queries[:, 0] * width).astype(int), 0, width - 1)
@@ -85,7 +85,7 @@ _ARRAYS = ("body_id", "local_xyz", "xpos", "xmat", "depth")
 
 
 def load(path: Path | str) -> Truth:
-    """Read the file that belongs to a clip: `000.cam0.truth.npz`. Raises OSError or KeyError if it is not one."""
+    """Read a clip's `000.cam0.truth.npz`. Raises OSError or KeyError if it is none."""
     with np.load(path) as data:
         camera = CameraPose(
             data["camera_position"], data["camera_rotation"], float(data["camera_fovy"])

@@ -9,7 +9,7 @@ episode, and the caller resets the truncated environments (so the final observat
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -42,6 +42,7 @@ class EnvState(NamedTuple):
     """the time limit was reached with this step; the caller resets."""
 
 
+@runtime_checkable
 class BatchedEnv(Protocol):
     """N environments of one task, stepped together."""
 

@@ -165,9 +165,8 @@ class Stepper:
         self.bind_model()
         mujoco.mj_setState(self.model, self.data, start.physics, STATE)
         mujoco.mj_forward(self.model, self.data)
-        mujoco.mj_setState(
-            self.model, self.data, start.physics, STATE
-        )  # forward moves the warm start
+        # mj_forward is only for positions; it also moves the solver's warm start: put that back
+        mujoco.mj_setState(self.model, self.data, start.physics, STATE)
         self.template.attributes.unpack(start.attributes, self.shell)
         self._time = self.data.time
         frame = self.shell._prev_obs
@@ -189,9 +188,9 @@ class Stepper:
         self.model.site_pos[:] = self._site_pos
 
     def env_step(self, action: Float[np.ndarray, " A"]) -> tuple[float, bool]:
-        """Step as Meta-World does: (reward, success). The model must be bound; else reward 0.
+        """Step as Meta-World does; returns (reward, success), reward 0 where it is not wanted.
 
-        The action is used in its own precision, as Meta-World does.
+        The model must be bound. The action is used in its own precision.
         """
         shell, data, mocap = self.shell, self.data, self._mocap_pos
         delta = np.clip(action[:3], -1, 1) * shell.action_scale

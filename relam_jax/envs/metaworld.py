@@ -6,6 +6,7 @@ interpreter's lock, the physics (80 % of the time) outside it.
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -249,7 +250,8 @@ class MetaWorldEnv:
             stepper = self._steppers[index]
             stepper.bind_model()
             return self._renderer.render(stepper.model, stepper.physics(), view)
-        except Exception:  # a picture is never worth a training run
+        except Exception as error:  # a picture is never worth a training run
+            logging.getLogger(__name__).warning("rendering is off: %s", error)
             self._render_failed = True
             return None
 

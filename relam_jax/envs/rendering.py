@@ -35,9 +35,11 @@ class SceneRenderer:
             raise RuntimeError(f"{HOW_TO_INSTALL} (MUJOCO_GL={choose_gl()}: {error})") from error
 
     def _create(self, model_path: str, cameras: tuple[CameraPose, ...], size: int) -> None:
-        mujoco.GLContext(
-            size, size
-        ).free()  # raises where nothing works; a half-made Renderer would not close
+        # Where nothing works this raises; half-made, it (or a Renderer) would complain when deleted.
+        probe = mujoco.GLContext.__new__(mujoco.GLContext)
+        probe._context = None
+        probe.__init__(size, size)
+        probe.free()
         model = mujoco.MjModel.from_xml_path(model_path)
         model.vis.quality.shadowsize = 0
         model.vis.quality.offsamples = 0

@@ -1,0 +1,59 @@
+import re
+
+import numpy as np
+import pytest
+
+from relam_jax.envs import make_env
+from relam_jax.envs.protocol import BatchedEnv
+from relam_jax.envs.tasks import PRESETS, canonical_name, resolve_task, task_names
+
+
+@pytest.mark.parametrize("name", ["drawer_open", "drawer-open", "drawer-open-v3", " Drawer_Open "])
+def test_spellings_of_a_name(name: str):
+    assert resolve_task(name) is PRESETS["drawer_open"]
+
+
+def test_every_task_has_a_name_and_presets_are_among_them():
+    names = task_names()
+    assert len(names) == 50
+    assert set(PRESETS) <= set(names)
+    for name in names:
+        spec = resolve_task(name)
+        assert spec.name == name
+        assert canonical_name(spec.env_id) == name
+
+
+def test_unknown_name_is_one_sentence_with_near_matches():
+    with pytest.raises(ValueError, match=r"unknown task 'drawer_opn'.*drawer_open") as error:
+        make_env("drawer_opn", 1, seed=0)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="known tasks: .*window_open"):
+        make_env("xyzzy", 1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "entities"),
+    [("faucet_open", 2), ("stick_push", 2), ("reach", 1)],  # in reach nothing but the robot moves
+)
+def test_any_task_works_by_name(name: str, entities: int):
+    env = make_env(name, 2, seed=0, num_init_states=2, num_candidates=8)
+    assert isinstance(env, BatchedEnv)
+    assert env.entity_names == ("gripper", "object")[:entities]
+    found = env.reset()
+    assert found.points.shape == (2, 2, entities, 8, 2)
+    assert found.visibility.any(-1).all()
+    state = env.follow(np.tile(np.arange(4), (2, 2, entities, 1)))
+    for _ in range(3):
+        state = env.step(np.ones((2, env.action_dim), np.float32))
+    assert np.isfinite(state.keypoints).all()
+    assert state.visibility.any()
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("action_repeat", 0), ("episode_length", 501), ("num_candidates", 0), ("num_init_states", 0)],
+)
+def test_numbers_out_of_range(option: str, value: int):
+    with pytest.raises(ValueError, match=re.escape(option)):
+        make_env("drawer_open", 1, seed=0, **{option: value})

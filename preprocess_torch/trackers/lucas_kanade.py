@@ -1,15 +1,22 @@
 """`lucas_kanade`: pyramidal Lucas-Kanade flow with checks, on a CPU and without weights.
 
-A point counts as seen while (1) the flow there and back again ends where it began, and (2) the patch
-around it looks like the one it started from, or like its own slow average. A point that fails moves with
-its companions (similarity.py) until the patch of frame 0 is found again near where it should be.
+A frame is taken in five steps:
+
+1. flow from the frame before; a point is good if the way back ends where it began, and the patch around
+   it looks like the one it started from, or like its own slow average;
+2. a good point that leaves its companions (similarity.py: points that have moved with it so far) is lost;
+3. a lost point goes where the motion of its companions since frame 0 puts it; if the patch of frame 0 is
+   found near there, it is good again;
+4. one that was seen a frame ago, and whose place still looks as before, is carried: it counts as seen,
+   for textureless surfaces fail step 1 though nothing hides them;
+5. good points are pulled to where flow straight from frame 0 puts them, if that looks better: no drift.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,7 +26,7 @@ from preprocess_torch.config import PreprocessConfig
 from preprocess_torch.trackers.base import Tracks
 from preprocess_torch.trackers.similarity import Companions
 
-VERSION = 1
+VERSION = 2
 """Part of the provenance: raise it when tracks change."""
 
 
@@ -33,16 +40,51 @@ class LucasKanadeConfig:
     """side of the flow's window; larger ones mix what moves apart."""
     levels: int = 3
     """pyramid levels above the image."""
+    blur: float = 0.5
+    """sigma of the Gaussian that takes away aliasing; more of it loses texture."""
     round_trip: float = 1.0
     """largest error of forward-backward flow."""
     patch: int = 7
     """side of the patch whose look is compared."""
     gate: float = 25.0
     """largest mean absolute difference of patches, grey levels of 255."""
+    carry: float = 15.0
+    """the same, for a lost point that counts as seen where its companions put it."""
     average: float = 0.05
     """weight of a new frame in the slow average of a patch."""
+    stray: float = 1.0
+    """largest step of a good point away from its companions."""
+    enough: int = 6
+    """seen points that an entity needs for its lost ones to be placed from frame 0, and carried."""
     recover: float = 3.0
     """a lost point is taken up again within this distance of where its companions put it."""
+    anchor: float = 1.0
+    """a good point is pulled at most this far to where flow from frame 0 puts it."""
+
+
+class _Picture(NamedTuple):
+    """A frame as the tracker sees it."""
+
+    flow: np.ndarray
+    """(h, w, 3) uint8, for the flow."""
+    smooth: np.ndarray
+    """the same with less detail, for comparing patches at sub-pixel shifts."""
+
+    @staticmethod
+    def make(frame: np.ndarray, size: tuple[int, int], blur: float) -> _Picture:
+        """Bring a frame to the working size."""
+        if frame.shape[1::-1] != size:
+            frame = cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)
+        flow = cv2.GaussianBlur(frame, (0, 0), blur) if blur else frame
+        return _Picture(flow, cv2.GaussianBlur(flow, (0, 0), 0.8))
+
+
+class _Origin(NamedTuple):
+    """Frame 0 and the points in it."""
+
+    picture: _Picture
+    start: np.ndarray
+    patches: np.ndarray
 
 
 class LucasKanadeTracker:
@@ -70,48 +112,76 @@ class LucasKanadeTracker:
         """See `Tracker`."""
         c = self.config
         size, scale = _working_size(frames.shape[1:3], c.short_side)
-        first = _resize(frames[0], size)
         # OpenCV's integers are pixel centres, hence the half
         start = (queries * scale - 0.5).astype(np.float32)
-        companions = Companions(start, entity_id)
-        patch_0 = _patches(first, start, c.patch)
-        slow, points, visible = patch_0, start, np.ones(len(start), bool)
-        previous = first
-        all_points, all_visible = [start], [visible]
-        all_confidence = [np.ones(len(start), np.float32)]
+        first = _Picture.make(frames[0], size, c.blur)
+        origin = _Origin(first, start, _patches(first.smooth, start, c.patch))
+        companions, everyone = Companions(start, entity_id), np.arange(len(start))
+        slow, points, seen, before = origin.patches, start, np.ones(len(start), bool), first
+        history = [(points, seen, np.ones(len(start), np.float32))]
         for frame in frames[1:]:
-            image = _resize(frame, size)
-            moved, error = self._there_and_back(previous, image, points, points)
-            difference = self._difference(image, moved, patch_0, slow)
-            good = visible & (error < c.round_trip) & (difference < c.gate)
+            now = _Picture.make(frame, size, c.blur)
+            # 1. flow
+            moved, error = self._there_and_back(before, now, points, points)
+            look = self._look(now, moved, origin.patches, slow)
+            good = seen & (error < c.round_trip) & (look < c.gate)
+            # 2. companions
+            together = companions.predict(points, moved, good, everyone)
+            good &= np.linalg.norm(moved - together, axis=-1) < c.stray
+            # 3. the lost
             lost = np.flatnonzero(~good)
-            guess = companions.predict(points, moved, good, lost).astype(np.float32)
-            moved[lost] = guess
-            # is the patch of frame 0 where a lost point should be?
-            if len(lost):
-                found, back = self._there_and_back(first, image, start[lost], guess)
-                look = self._difference(image, found, patch_0[lost], patch_0[lost])
-                near = np.linalg.norm(found - guess, axis=-1) < c.recover
-                again = near & (back < c.round_trip) & (look < c.gate)
-                moved[lost[again]] = found[again]
-                good[lost[again]] = True
-                error[lost], difference[lost] = back, look
-            patches = _patches(image, moved, c.patch)
+            guess = together[lost]
+            enough = np.bincount(entity_id[good], minlength=entity_id.max() + 1)[entity_id[lost]]
+            enough = enough >= c.enough
+            # from frame 0 errors do not add up, but a few companions do not span what has changed since
+            guess[enough] = companions.predict(start, moved, good, lost[enough])
+            moved[lost], error[lost] = guess, 0.5 * c.round_trip
+            look[lost] = self._look(now, moved[lost], origin.patches[lost], slow[lost])
+            carried = lost[enough & seen[lost] & (look[lost] < c.carry)]
+            found = self._pull_to_origin(origin, now, moved, lost, c.recover, None)
+            good[lost[found]] = True
+            # 5. no drift (before 4: a carried point was just put where its companions are)
+            self._pull_to_origin(origin, now, moved, np.flatnonzero(good), c.anchor, look)
+            # 4. the carried
+            good[carried] = True
+
+            patches = _patches(now.smooth, moved, c.patch)
             slow = np.where(good[:, None, None], (1 - c.average) * slow + c.average * patches, slow)
             companions.observe(moved, good)
-            trust = 1 - 0.5 * error / c.round_trip - 0.5 * difference / c.gate
-            all_points.append(moved)
-            all_visible.append(good)
-            all_confidence.append(np.where(good, np.clip(trust, 0, 1), 0).astype(np.float32))
-            previous, points, visible = image, moved, good
-        return Tracks(
-            ((np.stack(all_points) + 0.5) / scale).astype(np.float32),
-            np.stack(all_visible),
-            np.stack(all_confidence),
-        )
+            trust = np.clip(1 - 0.5 * error / c.round_trip - 0.5 * look / c.gate, 0, 1)
+            history.append((moved, good, np.where(good, trust, 0).astype(np.float32)))
+            before, points, seen = now, moved, good
+        tracks, visibility, confidence = (np.stack(column) for column in zip(*history, strict=True))
+        return Tracks(((tracks + 0.5) / scale).astype(np.float32), visibility, confidence)
+
+    def _pull_to_origin(
+        self,
+        origin: _Origin,
+        now: _Picture,
+        moved: np.ndarray,
+        which: np.ndarray,
+        reach: float,
+        look: np.ndarray | None,
+    ) -> np.ndarray:
+        """Put points `moved[which]` where flow from frame 0 says, and tell which could be.
+
+        That is: at most `reach` away, with a good round trip and look; a better one than now if
+        `look` is given.
+        """
+        if len(which) == 0:
+            return np.zeros(0, bool)
+        c, patches = self.config, origin.patches[which]
+        there, error = self._there_and_back(origin.picture, now, origin.start[which], moved[which])
+        look_there = self._look(now, there, patches, patches)
+        found = np.linalg.norm(there - moved[which], axis=-1) < reach
+        found &= (error < c.round_trip) & (look_there < c.gate)
+        if look is not None:
+            found &= look_there < self._look(now, moved[which], patches, patches)
+        moved[which[found]] = there[found]
+        return found
 
     def _there_and_back(
-        self, a: np.ndarray, b: np.ndarray, start: np.ndarray, guess: np.ndarray
+        self, a: _Picture, b: _Picture, start: np.ndarray, guess: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Flow of `start` from image a to b, begun at `guess`, and the error of the way back."""
         c = self.config
@@ -121,19 +191,21 @@ class LucasKanadeTracker:
             "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.01),
             "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
         }
-        there, found, _ = cv2.calcOpticalFlowPyrLK(a, b, start, guess.copy(), **options)
-        back, found_back, _ = cv2.calcOpticalFlowPyrLK(b, a, there, start.copy(), **options)
+        there, found, _ = cv2.calcOpticalFlowPyrLK(a.flow, b.flow, start, guess.copy(), **options)
+        back, found_back, _ = cv2.calcOpticalFlowPyrLK(
+            b.flow, a.flow, there, start.copy(), **options
+        )
         error = np.linalg.norm(back - start, axis=-1)
-        height, width = b.shape[:2]
+        height, width = b.flow.shape[:2]
         inside = ((there >= 0) & (there <= (width - 1, height - 1))).all(-1)
         ok = (found[:, 0] > 0) & (found_back[:, 0] > 0) & inside & np.isfinite(error)
         return np.where(np.isfinite(there), there, start), np.where(ok, error, np.inf)
 
-    def _difference(
-        self, image: np.ndarray, points: np.ndarray, patch_0: np.ndarray, slow: np.ndarray
+    def _look(
+        self, picture: _Picture, points: np.ndarray, patch_0: np.ndarray, slow: np.ndarray
     ) -> np.ndarray:
         """Mean absolute difference to the nearer of the two reference patches, a point."""
-        here = _patches(image, points, self.config.patch)
+        here = _patches(picture.smooth, points, self.config.patch)
         return np.minimum(abs(here - patch_0).mean((1, 2)), abs(here - slow).mean((1, 2)))
 
 
@@ -145,14 +217,10 @@ def _working_size(shape: tuple[int, ...], short_side: int) -> tuple[tuple[int, i
     return size, np.array([size[0] / width, size[1] / height])
 
 
-def _resize(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    if frame.shape[1::-1] == size:
-        return frame
-    return cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)
-
-
 def _patches(image: np.ndarray, points: np.ndarray, side: int) -> np.ndarray:
     """Patches (Q, side², 3) float32 around sub-pixel points; the image's edge is repeated."""
+    if len(points) == 0:
+        return np.zeros((0, side * side, 3), np.float32)
     reach = np.arange(side, dtype=np.float32) - side // 2
     dy, dx = (axis.ravel() for axis in np.meshgrid(reach, reach, indexing="ij"))
     x, y = points[:, :1] + dx, points[:, 1:] + dy

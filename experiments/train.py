@@ -1,0 +1,45 @@
+"""Train policies on anticipated keypoints: records → anticipation model → SAC in simulation.
+
+python experiments/train.py --task drawer_open --num_envs 16
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault(
+    "XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5"
+)  # leave room for a simulator on the GPU
+
+import tyro
+
+from relam_jax import cli
+from relam_jax.presets import preset
+from relam_jax.training.config import TrainConfig
+
+
+def parse(argv: list[str]) -> tuple[TrainConfig, bool]:
+    """The config (the task's preset, overridden by flags) and whether to resume."""
+    resume = "--resume" in argv
+    argv = [a for a in argv if a != "--resume"]
+    task = next((argv[i + 1] for i, a in enumerate(argv[:-1]) if a == "--task"), None)
+    task = next((a.split("=", 1)[1] for a in argv if a.startswith("--task=")), task)
+    default = preset(task) if task else TrainConfig()
+    config = tyro.cli(TrainConfig, args=argv, default=default, description=__doc__)
+    return replace(config, task=default.task), resume
+
+
+def main() -> None:
+    """Command line."""
+    config, resume = parse(sys.argv[1:])
+    config.check()
+    from relam_jax.training.experiment import run_experiment
+
+    run_experiment(config, resume)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,71 @@
+"""Actor and critic networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
+
+
+class MLP(nn.Module):
+    """Dense → (LayerNorm) → ReLU, for each hidden width."""
+
+    widths: Sequence[int]
+    layer_norm: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B H"]:
+        """Features of the last hidden layer."""
+        for width in self.widths:
+            x = nn.Dense(width)(x)
+            x = nn.LayerNorm()(x) if self.layer_norm else x
+            x = nn.relu(x)
+        return x
+
+
+class Actor(nn.Module):
+    """Squashed Gaussian policy."""
+
+    action_dim: int
+    widths: Sequence[int]
+
+    @nn.compact
+    def __call__(
+        self, obs: Float[Array, "*B D"]
+    ) -> tuple[Float[Array, "*B A"], Float[Array, "*B A"]]:
+        """Mean and log standard deviation before the tanh."""
+        x = MLP(self.widths)(obs)
+        mean, log_std = jnp.split(nn.Dense(2 * self.action_dim)(x), 2, axis=-1)
+        log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (jnp.tanh(log_std) + 1)
+        return mean, log_std
+
+
+class Critic(nn.Module):
+    """Q(obs, action)."""
+
+    widths: Sequence[int]
+
+    @nn.compact
+    def __call__(
+        self, obs: Float[Array, "*B D"], action: Float[Array, "*B A"]
+    ) -> Float[Array, "*B"]:
+        """The value, discounted reward units."""
+        x = MLP(self.widths, layer_norm=True)(jnp.concatenate([obs, action], axis=-1))
+        return nn.Dense(1)(x)[..., 0]
+
+
+def sample_squashed(
+    key: PRNGKeyArray, mean: Float[Array, "*B A"], log_std: Float[Array, "*B A"]
+) -> tuple[Float[Array, "*B A"], Float[Array, "*B"]]:
+    """A tanh-squashed Gaussian action in (−1, 1) and its log-probability (Haarnoja et al. 2018, appendix C)."""
+    noise = jax.random.normal(key, mean.shape)
+    raw = mean + jnp.exp(log_std) * noise
+    log_prob = -0.5 * noise**2 - log_std - 0.5 * jnp.log(2 * jnp.pi)
+    # log(1 − tanh²) in the form that does not underflow
+    log_prob -= 2 * (jnp.log(2.0) - raw - jax.nn.softplus(-2 * raw))
+    return jnp.tanh(raw), log_prob.sum(-1)

@@ -1,0 +1,58 @@
+"""The whole of learning to anticipate: a folder of records in, a saved model out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from relam_jax.anticipation.dataset import build_examples
+from relam_jax.anticipation.model import ModelConfig
+from relam_jax.anticipation.plan import Anticipation, save_anticipation
+from relam_jax.anticipation.train import FitConfig, fit
+from relam_jax.keypoints.keyframes import KeyframeConfig
+from relam_jax.keypoints.records import read_records
+from relam_jax.keypoints.selection import SelectionConfig
+from relam_jax.training.logs import RunLog
+
+
+def learn_anticipation(
+    data: Path,
+    out: Path,
+    selection: SelectionConfig,
+    keyframes: KeyframeConfig,
+    config: FitConfig,
+) -> Anticipation:
+    """Train on the records in `data`, write model, log (CSV, TensorBoard) and keyframes to `out`.
+
+    Raises:
+        ValueError, FileNotFoundError: there are no usable records at `data`.
+    """
+    began = time.monotonic()
+    examples = build_examples(read_records(data), selection, keyframes)
+    task = read_records(data)[0].task
+    views, entities = examples.view_names, examples.entity_names
+    model = ModelConfig(num_views=len(views), num_entities=len(entities))
+    log = RunLog(out)
+    result = fit(examples, model, config, lambda step, metrics: log.write("fit", step, metrics))
+    log.close()
+    anticipation = Anticipation(
+        model=model,
+        selection=selection,
+        keyframes=keyframes,
+        task=task,
+        view_names=views,
+        entity_names=entities,
+        num_stages=int(examples.num_stages.max()),
+        test_error=tuple(float(e) for e in result.error.free_running),
+        params=result.params,
+    )
+    save_anticipation(out, anticipation)
+    np.savez(out / "keyframes.npz", frames=examples.frames, counts_alone=examples.counts_alone)
+    error = ", ".join(f"{e:.4f}" for e in anticipation.test_error)
+    print(
+        f"anticipation: {len(examples.points)} clips, {anticipation.num_stages} subgoals, error on clips never "
+        f"trained on {error} image sides a subgoal, {time.monotonic() - began:.0f} s"
+    )
+    return anticipation

@@ -1,0 +1,127 @@
+"""From the first frame of an episode to its keypoints and subgoals, and the model's file format."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import Array, Bool, Float, Int
+
+from relam_jax.anticipation.model import AnticipationModel, ModelConfig, roll_out
+from relam_jax.keypoints.keyframes import KeyframeConfig
+from relam_jax.keypoints.selection import SelectionConfig, choose, motion_range
+
+
+class Plan(NamedTuple):
+    """What an episode follows: keypoints chosen among the candidates, and where they go."""
+
+    indices: Int[Array, "N V E K"]
+    valid: Bool[Array, "N V E K"]
+    """False: padding, an entity with fewer than K eligible points in this view."""
+    subgoals: Float[Array, "N S V E K 2"]
+    """image sides; rows from `num_stages` on repeat the final subgoal."""
+    num_stages: Int[Array, " N"]
+
+
+@dataclass(frozen=True)
+class Anticipation:
+    """A trained model with all that is needed to use it on new episodes."""
+
+    model: ModelConfig
+    selection: SelectionConfig
+    keyframes: KeyframeConfig
+    task: str
+    view_names: tuple[str, ...]
+    entity_names: tuple[str, ...]
+    num_stages: int
+    """most stages seen in training; roll-outs go so far."""
+    test_error: tuple[float, ...]
+    """free-running error a stage on clips never trained on: median distance of points, image sides."""
+    params: Any
+
+
+def save_anticipation(path: Path, anticipation: Anticipation) -> None:
+    """Write `path`/config.json and `path`/params (orbax), replacing what was there."""
+    path = path.absolute()
+    path.mkdir(parents=True, exist_ok=True)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path / "params", anticipation.params, force=True)
+    config = {
+        f.name: getattr(anticipation, f.name)
+        for f in dataclasses.fields(anticipation)
+        if f.name != "params"
+    }
+    text = json.dumps(config, default=dataclasses.asdict, indent=2)
+    partial = path / "config.json.tmp"
+    partial.write_text(text)
+    partial.replace(path / "config.json")
+
+
+def load_anticipation(path: Path) -> Anticipation:
+    """Read what `save_anticipation` wrote.
+
+    Raises:
+        ValueError: there is no anticipation model at `path`, or it was written by another version.
+    """
+    path = path.absolute()
+    if not (path / "config.json").exists():
+        raise ValueError(
+            f"no anticipation model at {path}: train one with experiments/train.py --data …"
+        )
+    config = json.loads((path / "config.json").read_text())
+    try:
+        config["model"] = ModelConfig(**config["model"])
+        selection = config["selection"]
+        selection["goal_entities"] = tuple(selection["goal_entities"])
+        config["selection"] = SelectionConfig(**selection)
+        config["keyframes"] = KeyframeConfig(**config["keyframes"])
+        for name in ("view_names", "entity_names", "test_error"):
+            config[name] = tuple(config[name])
+        shapes = jax.eval_shape(
+            AnticipationModel(config["model"]).init,
+            jax.random.key(0),
+            jnp.zeros((1, 1, len(config["view_names"]), len(config["entity_names"]), 1, 2)),
+            jnp.ones((1, 1, len(config["view_names"]), len(config["entity_names"]), 1), bool),
+        )
+        with ocp.StandardCheckpointer() as checkpointer:
+            params = checkpointer.restore(path / "params", shapes)
+        return Anticipation(params=params, **config)
+    except (TypeError, KeyError, ValueError, FileNotFoundError) as error:
+        raise ValueError(
+            f"the anticipation model at {path} does not fit this version ({error}): train it again"
+        ) from error
+
+
+def make_planner(
+    anticipation: Anticipation,
+) -> Callable[[Float[np.ndarray, "N V E C 2"], Bool[np.ndarray, "N V E C"]], Plan]:
+    """The jitted planner: anticipate for all candidates, drop those that will not move (Θ), FPS to K."""
+    model = AnticipationModel(anticipation.model)
+    exempt = np.isin(anticipation.entity_names, anticipation.selection.goal_entities)
+    stages, params = anticipation.num_stages, anticipation.params
+
+    def choose_one(start: Array, seen: Array, subgoals: Array) -> tuple[Array, Array]:
+        track = jnp.concatenate([start[None], subgoals])
+        motion = motion_range(track, jnp.repeat(seen[None], stages + 1, axis=0))
+        return choose(start, seen, motion, exempt, anticipation.selection)
+
+    @jax.jit
+    def plan(points: Array, visibility: Array) -> Plan:
+        points = jnp.where(visibility[..., None], points, 0.0)
+        subgoals, stop = roll_out(model, params, points, visibility, stages)
+        last = jnp.where((stop > 0).any(1), jnp.argmax(stop > 0, axis=1), stages - 1)
+        row = jnp.minimum(jnp.arange(stages), last[:, None])
+        subgoals = jnp.take_along_axis(subgoals, row[:, :, None, None, None, None], axis=1)
+        indices, valid = jax.vmap(choose_one)(points, visibility, subgoals)
+        chosen = jnp.take_along_axis(subgoals, indices[:, None, ..., None], axis=5 - 1)
+        return Plan(indices, valid, chosen, last + 1)
+
+    return plan

@@ -1,0 +1,237 @@
+"""Fit the anticipation model to a task's clips: Huber on displacements, cross-entropy on the stop logit (method §3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+from tqdm import trange
+
+from relam_jax.anticipation.dataset import PlanExamples
+from relam_jax.anticipation.model import AnticipationModel, ModelConfig, roll_out
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How the anticipation model is trained."""
+
+    num_steps: int = 2500
+    """Gradient steps at most."""
+    batch_size: int = 16
+    """Clips a step, each with a fresh random subset of its points."""
+    num_points: int = 8
+    """Points an entity and view in a training subset."""
+    learning_rate: float = 2e-3
+    """Peak of a cosine schedule with 5 % warm-up."""
+    weight_decay: float = 1e-4
+    """AdamW."""
+    huber_delta: float = 0.02
+    """Image sides at which the loss turns from quadratic to linear."""
+    rigid_noise: float = 0.01
+    """Standard deviation of the shift of a whole entity at each later stage, image sides."""
+    point_noise: float = 0.002
+    """Standard deviation of each point's own jitter, image sides."""
+    validation: float = 0.15
+    """Share of the clips that early stopping looks at."""
+    test: float = 0.15
+    """Share of the clips that only the reported error looks at."""
+    eval_every: int = 250
+    """Gradient steps between looks at the validation clips."""
+    patience: int = 5
+    """Stop after so many looks without a better free-running error."""
+    seed: int = 0
+    """Of the split, the initial weights and the batches."""
+
+
+class Split(NamedTuple):
+    """Clip indices."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def split_clips(num_clips: int, config: FitConfig) -> Split:
+    """A random split by clip; with fewer than 5 clips validation and test are the training clips themselves."""
+    order = np.random.default_rng(config.seed).permutation(num_clips)
+    if num_clips < 5:
+        return Split(order, order, order)
+    val = max(1, round(config.validation * num_clips))
+    test = max(1, round(config.test * num_clips))
+    return Split(order[val + test :], order[:val], order[val : val + test])
+
+
+class PlanError(NamedTuple):
+    """Median over points and clips of the distance to the true keyframe, image sides, a stage."""
+
+    free_running: Float[np.ndarray, " S"]
+    teacher_forced: Float[np.ndarray, " S"]
+    by_group: Float[np.ndarray, "S V E"]
+    """free-running, the mean over the points of an entity and view (what the reward compares), median over clips."""
+    stop_accuracy: float
+    """share of the stages whose stop logit has the right sign."""
+
+
+def anticipation_loss(
+    model: AnticipationModel,
+    params: Any,
+    points: Float[Array, "B S+1 V E P 2"],
+    visibility: Array,
+    num_stages: Array,
+    key: PRNGKeyArray,
+    config: FitConfig,
+) -> tuple[Array, dict[str, Array]]:
+    """Visibility-weighted Huber on the displacement from the (noised) keyframe to the next, plus the stop loss."""
+    rigid_key, point_key = jax.random.split(key)
+    current, target = points[:, :-1], points[:, 1:]
+    rigid = config.rigid_noise * jax.random.normal(rigid_key, (*current.shape[:4], 1, 2))
+    later = (jnp.arange(current.shape[1]) > 0)[None, :, None, None, None, None]
+    noised = current + rigid * later
+    noised = noised + config.point_noise * jax.random.normal(point_key, current.shape)
+    displacement, stop = model.apply(params, noised, visibility[:, :-1])
+    distance = (displacement - (target - noised)) / config.huber_delta
+    real_stage = jnp.arange(current.shape[1]) < num_stages[:, None]
+    weight = (visibility[:, :-1] & visibility[:, 1:]) * real_stage[..., None, None, None]
+    huber = optax.huber_loss(distance).sum(-1)
+    # every entity and view counts alike, however many of its points are seen
+    group = (huber * weight).sum(-1) / jnp.maximum(weight.sum(-1), 1)
+    group_real = weight.any(-1)
+    huber = (group * group_real).sum() / jnp.maximum(group_real.sum(), 1)
+    is_last = jnp.arange(current.shape[1]) == num_stages[:, None] - 1
+    bce = optax.sigmoid_binary_cross_entropy(stop, is_last.astype(jnp.float32))
+    stop_loss = (bce * real_stage).sum() / real_stage.sum()
+    return huber + 0.1 * stop_loss, {"huber": huber, "stop": stop_loss}
+
+
+def random_subset(key: PRNGKeyArray, usable: Array, count: int) -> Array:
+    """Indices (…, count) of random usable slots of the last axis, usable ones first."""
+    score = jax.random.uniform(key, usable.shape) + usable
+    return jax.lax.top_k(score, count)[1]
+
+
+def plan_error(
+    model: AnticipationModel, params: Any, examples: PlanExamples, clips: np.ndarray
+) -> PlanError:
+    """How far the anticipated keyframes lie from the true ones, over all well-seen candidates of `clips`."""
+    points, seen = examples.points[clips], examples.visibility[clips]
+    stages = points.shape[1] - 1
+    free, _ = roll_out(model, params, points[:, 0], seen[:, 0], stages)
+    displacement, stop = model.apply(params, points[:, :-1], seen[:, :-1])
+    weight = seen[:, 1:] & seen[:, :1]
+    weight &= (np.arange(stages) < examples.num_stages[clips][:, None])[..., None, None, None]
+    free_gap = np.where(weight, np.linalg.norm(free - points[:, 1:], axis=-1), np.nan)
+    forced_gap = np.linalg.norm(points[:, :-1] + displacement - points[:, 1:], axis=-1)
+    forced_gap = np.where(weight & seen[:, :-1], forced_gap, np.nan)
+    count = weight.sum(-1)
+    group = np.where(weight, free_gap, 0).sum(-1) / np.where(count, count, np.nan)
+    is_last = np.arange(stages) == examples.num_stages[clips][:, None] - 1
+    real = np.arange(stages) < examples.num_stages[clips][:, None]
+    return PlanError(
+        _median(free_gap, (0, 2, 3, 4)),
+        _median(forced_gap, (0, 2, 3, 4)),
+        _median(group, (0,)),
+        float(((np.asarray(stop) > 0) == is_last)[real].mean()),
+    )
+
+
+def _median(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    kept = [a for a in range(x.ndim) if a not in axes]
+    flat = np.transpose(x, (*kept, *axes)).reshape(*[x.shape[a] for a in kept], -1)
+    some = np.isfinite(flat).any(-1)
+    return np.where(some, np.nanmedian(np.where(some[..., None], flat, 0), axis=-1), np.nan)
+
+
+class Fit(NamedTuple):
+    """A trained anticipation model."""
+
+    params: Any
+    error: PlanError
+    """on the test clips."""
+    validation_error: float
+    num_steps: int
+    history: list[dict[str, float]]
+
+
+def fit(
+    examples: PlanExamples,
+    model_config: ModelConfig,
+    config: FitConfig,
+    log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
+) -> Fit:
+    """Train with early stopping on the validation clips' free-running error; returns the best parameters.
+
+    Raises:
+        FloatingPointError: the loss is NaN.
+    """
+    model = AnticipationModel(model_config)
+    split = split_clips(len(examples.points), config)
+    points, visibility = jnp.asarray(examples.points), jnp.asarray(examples.visibility)
+    num_stages, train_clips = jnp.asarray(examples.num_stages), jnp.asarray(split.train)
+    count = min(config.num_points, points.shape[4])
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, max(1, config.num_steps // 20), config.num_steps
+    )
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=config.weight_decay)
+    )
+    init_key, data_key = jax.random.split(jax.random.key(config.seed))
+    params = model.init(init_key, points[:1, :-1, :, :, :count], visibility[:1, :-1, :, :, :count])
+
+    def grad_step(carry: tuple, step: Array) -> tuple:
+        params, opt_state = carry
+        clip_key, subset_key, noise_key = jax.random.split(jax.random.fold_in(data_key, step), 3)
+        clips = jax.random.choice(clip_key, train_clips, (config.batch_size,))
+        x, seen = points[clips], visibility[clips]
+        subset = random_subset(subset_key, seen[:, 0], count)[:, None]
+        x = jnp.take_along_axis(x, subset[..., None], axis=4)
+        seen = jnp.take_along_axis(seen, subset, axis=4)
+        (loss, info), grads = jax.value_and_grad(
+            lambda p: anticipation_loss(model, p, x, seen, num_stages[clips], noise_key, config),
+            has_aux=True,
+        )(params)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), {"loss": loss, **info}
+
+    @partial(jax.jit, donate_argnums=0)
+    def chunk(carry: tuple, start: Array) -> tuple:
+        carry, info = jax.lax.scan(grad_step, carry, start + jnp.arange(config.eval_every))
+        return carry, jax.tree.map(jnp.mean, info)
+
+    @jax.jit
+    def validation_error(params: Any) -> Array:
+        clips = split.validation
+        free, _ = roll_out(
+            model, params, points[clips, 0], visibility[clips, 0], points.shape[1] - 1
+        )
+        gap = jnp.linalg.norm(free - points[clips, 1:], axis=-1)
+        real = jnp.arange(points.shape[1] - 1) < num_stages[clips][:, None]
+        weight = visibility[clips, 1:] & visibility[clips, :1] & real[..., None, None, None]
+        return (gap * weight).sum() / jnp.maximum(weight.sum(), 1)
+
+    carry, best, history, stale = (params, optimizer.init(params)), (np.inf, params), [], 0
+    done = 0
+    with trange(config.num_steps, desc="anticipation", unit="step", disable=None) as bar:
+        while done < config.num_steps and stale < config.patience:
+            carry, info = chunk(carry, jnp.asarray(done))
+            done += config.eval_every
+            metrics = {k: float(v) for k, v in info.items()}
+            metrics["validation_error"] = float(validation_error(carry[0]))
+            if not np.isfinite(metrics["loss"]):
+                raise FloatingPointError(f"the anticipation loss is NaN after {done} steps")
+            history.append({"step": done, **metrics})
+            log(done, metrics)
+            bar.update(config.eval_every)
+            bar.set_postfix(error=f"{metrics['validation_error']:.4f}")
+            if metrics["validation_error"] < best[0]:
+                best, stale = (metrics["validation_error"], jax.tree.map(jnp.copy, carry[0])), 0
+            else:
+                stale += 1
+    error = plan_error(model, best[1], examples, split.test)
+    return Fit(best[1], error, best[0], done, history)

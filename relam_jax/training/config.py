@@ -1,0 +1,138 @@
+"""Everything a run depends on, in one frozen dataclass that is saved with the run and in each checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from relam_jax.agents.sac import SACConfig
+from relam_jax.anticipation.train import FitConfig
+from relam_jax.keypoints.keyframes import KeyframeConfig
+from relam_jax.keypoints.selection import SelectionConfig
+from relam_jax.reward.stage_machine import RewardConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    task: str = "drawer_open"
+    """Any Meta-World v3 task: drawer_open and drawer-open-v3 are the same."""
+    data: str = ""
+    """Folder of keypoint records to learn anticipation from (default: data/<task>)."""
+    anticipation: str = ""
+    """Folder of a trained anticipation model, instead of `data`."""
+    out: str = ""
+    """Run folder (default: runs/<task>-<reward>-<seed>)."""
+    reward: Literal["relam", "final", "dense", "sparse"] = "relam"
+    """relam: anticipated keypoints; final: only the last subgoal; dense, sparse: the simulator's own."""
+    observation: Literal["keypoints", "keypoints+proprio"] = "keypoints+proprio"
+    """What the policy sees; `keypoints` alone is the paper's."""
+    num_envs: int = 16
+    """Environments a seed."""
+    num_seeds: int = 1
+    """Seeds trained side by side, each with its own environments, replay and randomness."""
+    seed: int = 0
+    """First seed; the others follow."""
+    total_env_steps: int = 100_000
+    """Budget a seed, env_steps."""
+    utd: float = 0.25
+    """Update-to-data ratio: grad_steps an env_step."""
+    learning_starts: int = 2_000
+    """env_steps a seed of random actions before learning."""
+    action_repeat: int = 3
+    """env_steps an agent step."""
+    episode_length: int = 120
+    """Time limit, env_steps."""
+    occlusion: bool = False
+    """Projected keypoints: hide those behind other bodies (visibility rays)."""
+    eval_every: int = 8_000
+    """env_steps a seed between evaluations."""
+    eval_episodes: int = 30
+    """Episodes a seed and evaluation, on initial states never trained on."""
+    checkpoint_minutes: float = 3.0
+    """Time between checkpoints; one is also written at the end and at SIGTERM."""
+    checkpoint_replay: bool = True
+    """Keep the replay buffer in checkpoints; without it a resumed run starts with an empty one."""
+    sac: SACConfig = field(default_factory=SACConfig)
+    shaping: RewardConfig = field(default_factory=RewardConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+
+    @property
+    def env_steps_per_iteration(self) -> int:
+        """env_steps a seed that one vector step takes."""
+        return self.num_envs * self.action_repeat
+
+    @property
+    def updates_per_iteration(self) -> int:
+        """grad_steps a seed after one vector step."""
+        return max(1, round(self.utd * self.env_steps_per_iteration)) if self.utd > 0 else 0
+
+    @property
+    def run_folder(self) -> Path:
+        """`out` or its default."""
+        return Path(self.out or f"runs/{self.task}-{self.reward}-{self.seed}")
+
+    def check(self) -> None:
+        """Raise ValueError with one sentence if the numbers do not fit each other."""
+        for name in ("num_envs", "num_seeds", "total_env_steps", "action_repeat", "eval_episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        if self.episode_length % self.action_repeat:
+            raise ValueError(
+                f"--episode_length {self.episode_length} is no multiple of --action_repeat {self.action_repeat}"
+            )
+        if self.episode_length > 500:
+            raise ValueError("--episode_length is at most 500: Meta-World's horizon")
+        if self.learning_starts >= self.total_env_steps:
+            raise ValueError(
+                f"--learning_starts {self.learning_starts} leaves nothing of --total_env_steps "
+                f"{self.total_env_steps}"
+            )
+
+
+def to_json(config: TrainConfig) -> str:
+    """The config as it is saved."""
+    return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def from_json(text: str) -> TrainConfig:
+    """Read a saved config; ValueError with one sentence if it is of another version."""
+    try:
+        return _build(TrainConfig, json.loads(text))
+    except (TypeError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"the run's config.json does not fit this version: {error}") from error
+
+
+def _build(cls: type, values: dict[str, Any]) -> Any:
+    hints = get_type_hints(cls)
+    built = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            value = _build(hints[name], value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        built[name] = value
+    return cls(**built)
+
+
+def changed_fields(old: TrainConfig, new: TrainConfig) -> list[str]:
+    """`name: old → new` for each difference that would make a resumed run another run."""
+    may_change = {"out", "total_env_steps", "checkpoint_minutes", "checkpoint_replay"}
+
+    def flat(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
+        out = {}
+        for name, value in values.items():
+            if isinstance(value, dict):
+                out |= flat(f"{prefix}{name}.", value)
+            elif prefix + name not in may_change:
+                out[prefix + name] = value
+        return out
+
+    a, b = flat("", dataclasses.asdict(old)), flat("", dataclasses.asdict(new))
+    return [f"{name}: {a[name]} → {b[name]}" for name in a if a[name] != b.get(name)]

@@ -1,0 +1,62 @@
+"""Success of a policy on initial states it was never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from relam_jax.training.goal_env import GoalEnv
+
+
+class Evaluation(NamedTuple):
+    """One row a seed, one column an episode."""
+
+    success_any: Bool[np.ndarray, "S P"]
+    """the simulator's success flag at any env_step of the episode."""
+    success_end: Bool[np.ndarray, "S P"]
+    """... in the last agent step."""
+    stage: Float[np.ndarray, "S P"]
+    """share of the subgoals met at the end."""
+    keypoint_return: Float[np.ndarray, "S P"]
+    """undiscounted sum of the reward an episode."""
+
+
+def evaluate(
+    env: GoalEnv, act: Callable[[Array], Array], num_seeds: int, agent_steps: int
+) -> Evaluation:
+    """Run every environment of `env` through one episode; environments are (seed, episode), seed-major.
+
+    `act` maps observations (S, P, D) to actions (S, P, A). Episode p takes the initial state p, the same for
+    each seed.
+    """
+    episodes = env.num_envs // num_seeds
+    states = np.tile(np.arange(episodes) % env.env.num_init_states, num_seeds)
+    obs = env.reset(init_states=states)
+    success_any, total, step = np.zeros(env.num_envs, bool), np.zeros(env.num_envs), None
+    for _ in range(agent_steps):
+        action = act(obs.reshape(num_seeds, episodes, -1))
+        step = env.step(np.asarray(action).reshape(env.num_envs, -1))
+        obs = step.obs
+        success_any |= step.success
+        total += np.asarray(step.reward)
+    assert step is not None and step.truncated.all(), "an episode is longer than agent_steps"
+    share = np.asarray(step.stage) / np.asarray(step.num_stages)
+    rows = (success_any, step.success, share, total)
+    return Evaluation(*(np.asarray(x).reshape(num_seeds, episodes) for x in rows))
+
+
+def summary(evaluation: Evaluation) -> dict[str, float]:
+    """Means over seeds and episodes, and each seed's own success."""
+    out = {
+        "success": float(evaluation.success_any.mean()),
+        "success_end": float(evaluation.success_end.mean()),
+        "stage": float(evaluation.stage.mean()),
+        "return": float(evaluation.keypoint_return.mean()),
+    }
+    for s, row in enumerate(evaluation.success_any):
+        out[f"success_seed{s}"] = float(row.mean())
+    return jax.tree.map(float, out)

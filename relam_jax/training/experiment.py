@@ -1,0 +1,58 @@
+"""One run from records (or a trained anticipation model) to trained policies, in a run folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from relam_jax.anticipation.fit_task import learn_anticipation
+from relam_jax.anticipation.plan import Anticipation, load_anticipation
+from relam_jax.training.config import TrainConfig, changed_fields, from_json, to_json
+from relam_jax.training.loop import train
+
+
+def run_experiment(config: TrainConfig, resume: bool) -> dict[str, float]:
+    """Train; returns the last evaluation's summary.
+
+    Raises:
+        ValueError: the run folder holds another run, or there is nothing to learn anticipation from.
+    """
+    run = config.run_folder
+    saved = run / "config.json"
+    if saved.exists():
+        if not resume:
+            raise ValueError(
+                f"{run} holds a run already: add --resume to go on with it, or choose another --out"
+            )
+        changed = changed_fields(from_json(saved.read_text()), config)
+        if changed:
+            raise ValueError(
+                f"{run} was started with another configuration ({'; '.join(changed)}): resume with the same one, "
+                "or choose another --out"
+            )
+    anticipation = _anticipation(config)
+    run.mkdir(parents=True, exist_ok=True)
+    partial = saved.with_suffix(".tmp")
+    partial.write_text(to_json(config))
+    partial.replace(saved)
+    result = train(config, anticipation, resume)
+    print(
+        f"{run}: success {result['success']:.0%} at any step, {result['success_end']:.0%} at the end, "
+        f"{result['stage']:.0%} of the subgoals met, {config.num_seeds} × {config.eval_episodes} episodes"
+    )
+    return result
+
+
+def _anticipation(config: TrainConfig) -> Anticipation:
+    if config.anticipation:
+        return load_anticipation(Path(config.anticipation))
+    own = config.run_folder / "anticipation"
+    if (own / "config.json").exists():
+        return load_anticipation(own)
+    data = Path(config.data or f"data/{config.task}")
+    if not data.exists():
+        raise ValueError(
+            f"no keypoint records at {data}: run `make preprocess DATA=videos/{config.task}` first, "
+            "or name a folder with --data or a model with --anticipation"
+        )
+    return learn_anticipation(data, own, config.selection, config.keyframes, config.fit)

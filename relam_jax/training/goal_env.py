@@ -1,0 +1,190 @@
+"""A simulator, the plan of each episode and the keypoint reward as one batched environment.
+
+At reset the planner chooses keypoints and subgoals; at each step one jitted, vmapped function turns
+keypoints into observation, reward and the next stage state. Episodes reset by themselves, and the
+observation they ended in is returned beside the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from relam_jax.anticipation.plan import Plan
+from relam_jax.envs.protocol import BatchedEnv, Candidates, EnvState
+from relam_jax.reward.stage_machine import (
+    Goal,
+    RewardConfig,
+    StageState,
+    keypoint_reward,
+    start_stage,
+)
+
+
+class Step(NamedTuple):
+    """What an agent step led to; axis N environments."""
+
+    obs: Float[Array, "N D"]
+    """of the new episode where the old one ended."""
+    final_obs: Float[Array, "N D"]
+    """of the state the action led to, also where the episode ended."""
+    reward: Float[Array, " N"]
+    truncated: Bool[np.ndarray, " N"]
+    success: Bool[np.ndarray, " N"]
+    """the simulator's flag at any env_step of this agent step (evaluation only)."""
+    stage: Int[Array, " N"]
+    """subgoals met so far."""
+    num_stages: Int[Array, " N"]
+    distance: Float[Array, "N V E"]
+    """to the current subgoal, image sides."""
+
+
+def make_observe(
+    max_stages: int, with_proprio: bool
+) -> Callable[[StageState, Array, Array, Array, Goal], Float[Array, " D"]]:
+    """One environment's observation: points, subgoal − points, visibility, stage, (proprioception)."""
+
+    def observe(
+        state: StageState, keypoints: Array, visibility: Array, proprio: Array, goal: Goal
+    ) -> Float[Array, " D"]:
+        seen = (visibility & goal.valid)[..., None]
+        subgoal = goal.subgoals[jnp.minimum(state.stage, goal.num_stages - 1)]
+        points = jnp.where(seen, keypoints, 0.5)
+        towards = jnp.where(seen, subgoal - keypoints, 0.0)
+        parts = [
+            2 * (points - 0.5).ravel(),
+            5 * towards.ravel(),
+            seen.ravel().astype(jnp.float32),
+            jax.nn.one_hot(state.stage, max_stages + 1),
+        ]
+        return jnp.concatenate([*parts, proprio] if with_proprio else parts)
+
+    return observe
+
+
+class GoalEnv:
+    """Batched environment with observations, rewards and automatic resets; arrays live on the device."""
+
+    def __init__(
+        self,
+        env: BatchedEnv,
+        planner: Callable[[np.ndarray, np.ndarray], Plan],
+        shaping: RewardConfig,
+        *,
+        reward: str = "relam",
+        observation: str = "keypoints+proprio",
+    ) -> None:
+        self.env, self.planner, self.reward_source = env, planner, reward
+        self.candidates = env.reset()
+        plan = self._plan(self.candidates)
+        self.max_stages = plan.subgoals.shape[1]
+        observe = make_observe(self.max_stages, observation == "keypoints+proprio")
+
+        @jax.jit
+        def begin(
+            old: tuple[Goal, StageState], mask: Array, goal: Goal, seen: EnvState
+        ) -> tuple[Goal, StageState, Array]:
+            fresh = jax.vmap(partial(start_stage, config=shaping))(
+                seen.keypoints, seen.visibility, goal
+            )
+            goal, state = jax.tree.map(
+                lambda a, b: jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b),
+                (goal, fresh),
+                old,
+            )
+            obs = jax.vmap(observe)(state, seen.keypoints, seen.visibility, seen.proprio, goal)
+            return goal, state, obs
+
+        @jax.jit
+        def advance(
+            goal: Goal, state: StageState, seen: EnvState
+        ) -> tuple[StageState, Array, Array]:
+            reward, state = jax.vmap(partial(keypoint_reward, config=shaping))(
+                state, seen.keypoints, seen.visibility, goal
+            )
+            obs = jax.vmap(observe)(state, seen.keypoints, seen.visibility, seen.proprio, goal)
+            return state, obs, reward
+
+        self._begin, self._advance = begin, advance
+        everywhere = np.ones(env.num_envs, bool)
+        seen = env.follow(np.asarray(plan.indices))
+        goal = self._goal(plan)
+        blank = jax.vmap(partial(start_stage, config=shaping))(
+            seen.keypoints, seen.visibility, goal
+        )
+        self.goal, self.stage, self.obs = begin((goal, blank), everywhere, goal, seen)
+        self.obs_dim, self.action_dim = self.obs.shape[1], env.action_dim
+
+    @property
+    def num_envs(self) -> int:
+        """N."""
+        return self.env.num_envs
+
+    def _plan(self, candidates: Candidates) -> Plan:
+        plan = self.planner(candidates.points, candidates.visibility)
+        if self.reward_source != "final":
+            return plan
+        return plan._replace(
+            subgoals=plan.subgoals[:, -1:], num_stages=jnp.ones_like(plan.num_stages)
+        )
+
+    @staticmethod
+    def _goal(plan: Plan) -> Goal:
+        return Goal(plan.subgoals, plan.valid, plan.num_stages)
+
+    def reset(
+        self, mask: np.ndarray | None = None, init_states: np.ndarray | None = None
+    ) -> Float[Array, "N D"]:
+        """Start new episodes where `mask` is True (everywhere if None)."""
+        mask = np.ones(self.num_envs, bool) if mask is None else mask
+        self.candidates = self.env.reset(mask, init_states)
+        plan = self._plan(self.candidates)
+        seen = self.env.follow(np.asarray(plan.indices), mask)
+        self.goal, self.stage, self.obs = self._begin(
+            (self.goal, self.stage), mask, self._goal(plan), seen
+        )
+        return self.obs
+
+    def step(self, action: Float[np.ndarray, "N A"]) -> Step:
+        """One agent step, and a reset of the environments whose time is up."""
+        seen = self.env.step(action)
+        self.stage, final_obs, reward = self._advance(self.goal, self.stage, seen)
+        if self.reward_source == "dense":
+            reward = jnp.asarray(seen.env_reward)
+        elif self.reward_source == "sparse":
+            reward = jnp.asarray(seen.success, jnp.float32)
+        ended, num_stages, self.obs = self.stage, self.goal.num_stages, final_obs
+        if seen.truncated.any():
+            self.reset(seen.truncated)
+        return Step(
+            self.obs,
+            final_obs,
+            reward,
+            seen.truncated,
+            seen.success,
+            ended.stage,
+            num_stages,
+            ended.distance,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `set_state` needs to go on bit for bit."""
+        return {
+            "env": self.env.state(),
+            "goal": self.goal._asdict(),
+            "stage": self.stage._asdict(),
+            "obs": self.obs,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.env.set_state(jax.tree.map(np.asarray, state["env"]))
+        self.goal = Goal(**jax.tree.map(jnp.asarray, state["goal"]))
+        self.stage = StageState(**jax.tree.map(jnp.asarray, state["stage"]))
+        self.obs = jnp.asarray(state["obs"])

@@ -1,0 +1,280 @@
+"""The training loop: act, learn while the simulators step, store; evaluate, log, checkpoint."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import defaultdict
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from relam_jax.agents import replay
+from relam_jax.agents.sac import SAC, Learner, make_sac
+from relam_jax.anticipation.plan import Anticipation, make_planner
+from relam_jax.envs import make_env
+from relam_jax.training.checkpoint import Checkpoints
+from relam_jax.training.config import TrainConfig
+from relam_jax.training.evaluate import evaluate, summary
+from relam_jax.training.goal_env import GoalEnv
+from relam_jax.training.logs import RunLog
+
+EVAL_SEED_OFFSET = 0  # the split, not the seed, keeps evaluation states apart
+
+
+def make_goal_env(
+    config: TrainConfig, anticipation: Anticipation, num_envs: int, split: str
+) -> GoalEnv:
+    """The task's simulator with plans and keypoint reward.
+
+    Raises:
+        ValueError: the model was trained for another task, other views or other entities.
+    """
+    env = make_env(
+        config.task,
+        num_envs,
+        seed=config.seed,
+        split=split,
+        action_repeat=config.action_repeat,
+        episode_length=config.episode_length,
+        occlusion=config.occlusion,
+        env_reward=config.reward == "dense",
+    )
+    known = (anticipation.view_names, anticipation.entity_names)
+    if known != (env.view_names, env.entity_names):
+        raise ValueError(
+            f"the anticipation model knows the views {known[0]} and entities {known[1]}, but {config.task} "
+            f"has {env.view_names} and {env.entity_names}: record and preprocess its own videos"
+        )
+    return GoalEnv(
+        env,
+        make_planner(anticipation),
+        config.shaping,
+        reward=config.reward,
+        observation=config.observation,
+    )
+
+
+def over_seeds(fn: Any) -> Any:
+    """Run `fn` for each seed of the leading axis: side by side on an accelerator, in turn on a CPU.
+
+    A batched matrix product is no faster than its parts on a CPU, and slower for one seed.
+    """
+    if jax.default_backend() == "cpu":
+        return lambda *args: jax.lax.map(lambda x: fn(*x), args)
+    return jax.vmap(fn)
+
+
+def make_steps(config: TrainConfig, agent: SAC) -> tuple[Any, Any, Any]:
+    """The three jitted functions of the loop, over S seeds: act, mode, learn."""
+    shape = (config.updates_per_iteration, config.sac.batch_size)
+
+    @jax.jit
+    def act(learner: Learner, obs: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        key, now = jax.random.split(key)
+        keys = jax.random.split(now, config.num_seeds)
+        return jax.vmap(agent.act)(
+            learner, obs.reshape(config.num_seeds, -1, obs.shape[-1]), keys
+        ), key
+
+    @jax.jit
+    def mode(learner: Learner, obs: jax.Array) -> jax.Array:
+        return jax.vmap(agent.mode)(learner, obs)
+
+    @partial(jax.jit, donate_argnums=0)
+    def learn(learner: Learner, buffer: replay.Replay, key: jax.Array) -> tuple[Learner, dict]:
+        keys = jax.random.split(key, config.num_seeds)
+        batches = jax.vmap(partial(replay.sample, shape=shape))(buffer, keys)
+        return over_seeds(agent.update)(learner, batches)
+
+    return act, mode, learn
+
+
+@partial(jax.jit, donate_argnums=0)
+def store(
+    buffer: replay.Replay, obs: Any, action: Any, reward: Any, next_obs: Any
+) -> replay.Replay:
+    """Append one vector step; axes (S·N, …) → (S, N, …). A time limit is no termination: discount 1."""
+    seeds = buffer.position.shape[0]
+    rows = replay.Transition(obs, action, reward, jnp.ones_like(reward), next_obs)
+    rows = jax.tree.map(lambda x: x.reshape(seeds, -1, *x.shape[1:]), rows)
+    return jax.vmap(replay.add)(buffer, rows)
+
+
+def check_finite(metrics: dict[str, float], env_steps: int) -> None:
+    """Raise FloatingPointError with the names of what is not finite."""
+    bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+    if bad:
+        raise FloatingPointError(f"NaN after {env_steps} env_steps in: {', '.join(bad)}")
+
+
+def train(
+    config: TrainConfig, anticipation: Anticipation, resume: bool = False
+) -> dict[str, float]:
+    """Train `num_seeds` policies to `total_env_steps` each; returns the last evaluation's summary.
+
+    Raises:
+        FloatingPointError: a metric is NaN; its name is in the message.
+        OSError: a checkpoint or log could not be written.
+        SystemExit: SIGTERM came; a checkpoint was written.
+    """
+    # ---- environments and agent ----
+    run = config.run_folder
+    env = make_goal_env(config, anticipation, config.num_seeds * config.num_envs, "train")
+    eval_env = make_goal_env(config, anticipation, config.num_seeds * config.eval_episodes, "eval")
+    agent = make_sac(config.sac, env.obs_dim, env.action_dim)
+    act, mode, learn = make_steps(config, agent)
+    per_iteration = config.env_steps_per_iteration
+    iterations = -(-config.total_env_steps // per_iteration)
+    capacity = iterations * config.num_envs
+
+    # ---- state: everything that a checkpoint holds ----
+    init_key, act_key, learn_key, random_key = jax.random.split(jax.random.key(config.seed), 4)
+    seed_keys = jax.random.split(init_key, config.num_seeds)
+    learner = jax.vmap(agent.init)(seed_keys)
+    buffer = jax.vmap(lambda _: replay.init(capacity, env.obs_dim, env.action_dim))(seed_keys)
+    iteration, next_eval, seconds = 0, 0, defaultdict(float)
+
+    def snapshot() -> dict[str, Any]:
+        return {
+            "learner": learner._asdict(),
+            "replay": buffer._asdict() if config.checkpoint_replay else {},
+            "env": env.state(),
+            "act_key": act_key,
+            "iteration": np.int64(iteration),
+            "next_eval": np.int64(next_eval),
+            "seconds": {k: np.float64(seconds[k]) for k in TIMERS},
+        }
+
+    checkpoints = Checkpoints(run)
+    if resume and checkpoints.latest() is not None:
+        stored = checkpoints.restore(snapshot(), config)
+        learner = Learner(**stored["learner"])
+        if config.checkpoint_replay:
+            buffer = replay.Replay(**stored["replay"])
+        env.set_state(stored["env"])
+        act_key = stored["act_key"]
+        iteration, next_eval = int(stored["iteration"]), int(stored["next_eval"])
+        seconds.update({k: float(v) for k, v in stored["seconds"].items()})
+        print(f"resumed {run} at {iteration * per_iteration} env_steps")
+    log = RunLog(run, iteration * per_iteration if iteration else None)
+
+    stop_signal: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, _: stop_signal.append(number))
+    last_save, last_eval, window = time.monotonic(), {}, defaultdict(list)
+    bar = tqdm(
+        total=iterations * per_iteration,
+        initial=iteration * per_iteration,
+        desc=f"{config.task} {config.reward}",
+        unit="env_step",
+        disable=None,
+        smoothing=0.05,
+    )
+
+    def run_evaluation() -> dict[str, float]:
+        began = time.monotonic()
+        result = evaluate(
+            eval_env,
+            lambda obs: mode(learner, obs),
+            config.num_seeds,
+            config.episode_length // config.action_repeat,
+        )
+        seconds["evaluating"] += time.monotonic() - began
+        metrics = summary(result)
+        log.write("eval", iteration * per_iteration, metrics | {"minutes": total_minutes(seconds)})
+        bar.set_postfix(success=f"{metrics['success']:.2f}", stage=f"{metrics['stage']:.2f}")
+        return metrics
+
+    try:
+        # ---- loop ----
+        while iteration < iterations:
+            if iteration * per_iteration >= next_eval:
+                last_eval = run_evaluation()
+                next_eval += config.eval_every
+            began = time.monotonic()
+            warm = iteration * per_iteration >= config.learning_starts
+            obs = env.obs
+            action, act_key = act(learner, obs, act_key)
+            if not warm:
+                key = jax.random.fold_in(random_key, iteration)
+                action = jax.random.uniform(key, action.shape, minval=-1.0)
+            action = action.reshape(env.num_envs, -1)
+            info = {}
+            if warm and config.updates_per_iteration:  # runs while the simulators step
+                learner, info = learn(learner, buffer, jax.random.fold_in(learn_key, iteration))
+            stepped = time.monotonic()
+            step = env.step(np.asarray(action))
+            seconds["stepping"] += time.monotonic() - stepped
+            buffer = store(buffer, obs, action, step.reward, step.final_obs)
+            waited = time.monotonic()
+            jax.block_until_ready((learner, buffer))
+            seconds["learning"] += time.monotonic() - waited
+            seconds["training"] += time.monotonic() - began
+            iteration += 1
+            bar.update(per_iteration)
+
+            window["reward"].append(step.reward)
+            window["distance"].append(step.distance)
+            window["info"].append(info)
+            if step.truncated.any():
+                window["stage"].append((step.stage / step.num_stages)[step.truncated])
+                window["success"].append(step.success[step.truncated])
+            if iteration % max(1, config.eval_every // per_iteration // 8) == 0:
+                metrics = flush(window, env)
+                spent = max(seconds["training"], 1e-9)
+                metrics["env_steps_per_second"] = (
+                    config.num_seeds * iteration * per_iteration / spent
+                )
+                metrics["stepping_share"] = seconds["stepping"] / spent
+                metrics["learning_wait_share"] = seconds["learning"] / spent
+                check_finite(metrics, iteration * per_iteration)
+                log.write("train", iteration * per_iteration, metrics)
+            due = time.monotonic() - last_save > 60 * config.checkpoint_minutes
+            if stop_signal or due:
+                checkpoints.save(iteration * per_iteration, snapshot(), config)
+                last_save = time.monotonic()
+            if stop_signal:
+                raise SystemExit(
+                    f"stopped by SIGTERM at {iteration * per_iteration} env_steps; go on with --resume"
+                )
+        last_eval = run_evaluation()
+        checkpoints.save(iteration * per_iteration, snapshot(), config)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        bar.close()
+        log.close()
+        checkpoints.close()
+        env.env.close()
+        eval_env.env.close()
+    return last_eval
+
+
+TIMERS = ("stepping", "learning", "training", "evaluating")
+
+
+def total_minutes(seconds: dict[str, float]) -> float:
+    """Wall minutes of training and evaluating so far."""
+    return (seconds["training"] + seconds["evaluating"]) / 60
+
+
+def flush(window: dict[str, list], env: GoalEnv) -> dict[str, float]:
+    """Means of what was gathered since the last call, by name."""
+    metrics = {"reward": float(np.mean([np.mean(r) for r in window["reward"]]))}
+    for name in ("stage", "success"):
+        if window[name]:
+            metrics[name] = float(np.mean(np.concatenate(window[name])))
+        else:
+            metrics[name] = 0.0
+    distance = np.mean([np.asarray(d).mean(0) for d in window["distance"]], axis=0)
+    for v, view in enumerate(env.env.view_names):
+        for e, entity in enumerate(env.env.entity_names):
+            metrics[f"distance_{view}_{entity}"] = float(distance[v, e])
+    infos = [i for i in window["info"] if i]
+    for name in ("critic_loss", "actor_loss", "q", "entropy", "alpha"):
+        metrics[name] = float(np.mean([i[name] for i in infos])) if infos else 0.0
+    window.clear()
+    return metrics

@@ -11,8 +11,8 @@ and the next initial state is tried.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -112,15 +112,18 @@ def set_state(env: Any, state: np.ndarray) -> None:
 def write_video(path: Path, frames: Iterator[np.ndarray], size: int, crf: int, fps: int) -> None:
     """Encode RGB frames as h264, deterministically (one thread) and atomically."""
     part = path.with_name(path.name + ".part")
-    with av.open(str(part), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps)
-        stream.width = stream.height = size
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": str(crf), "preset": "slow", "threads": "1"}
-        for image in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
-    part.replace(path)
+    try:
+        with av.open(str(part), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=fps)
+            stream.width = stream.height = size
+            stream.pix_fmt = "yuv420p"
+            stream.options = {"crf": str(crf), "preset": "slow", "threads": "1"}
+            for image in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_masks(path: Path, surface: Surface, entities: list[tuple[int, ...]]) -> None:
@@ -152,16 +155,32 @@ def true_geometry(env: Any, episode: Episode, camera: CameraPose, first: Surface
     )
 
 
-def prepare_folder(args: Args, task: str) -> Path:
-    """The output folder, cleared of earlier demonstrations if that was asked for."""
-    out = Path(args.out or Path("videos") / task)
-    old = [p for p in out.iterdir() if FILES.fullmatch(p.name)] if out.is_dir() else []
-    if old and not args.overwrite:
-        raise ValueError(f"{out} holds demonstrations already: add --overwrite to replace them.")
-    for path in old:
-        path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
-    return out
+def write_episode(
+    out: Path,
+    stem: str,
+    args: Args,
+    env: Any,
+    episode: Episode,
+    cameras: tuple[CameraPose, ...],
+    entities: list[tuple[int, ...]],
+    renderer: SceneRenderer,
+) -> None:
+    """Write the files of one episode, the video last."""
+    for view, camera in enumerate(cameras):
+        name = f"{stem}.cam{view}" if len(cameras) > 1 else stem
+        set_state(env, episode.states[0])
+        surface = cast(env.model, env.data, camera, pixel_centres(args.size))
+        write_masks(out / f"{name}.masks.png", surface, entities)
+        if args.truth:
+            true_geometry(env, episode, camera, surface).save(out / f"{name}.truth.npz")
+        frames = (renderer.render(env.model, state, view) for state in episode.states)
+        fps = env.metadata["render_fps"]
+        write_video(out / f"{name}.mp4", frames, args.size, args.crf, fps)
+
+
+def earlier_files(out: Path) -> list[Path]:
+    """What an earlier recording left in the folder."""
+    return [p for p in out.iterdir() if FILES.fullmatch(p.name)] if out.is_dir() else []
 
 
 def record(args: Args) -> None:
@@ -171,6 +190,9 @@ def record(args: Args) -> None:
         raise ValueError(f"--cameras must be 1 to {len(spec.cameras)}, not {args.cameras}.")
     if args.num < 1 or args.size < 32 or args.size % 2:
         raise ValueError("--num must be positive and --size an even number of at least 32.")
+    out = Path(args.out or Path("videos") / spec.name)
+    if earlier_files(out) and not args.overwrite:
+        raise ValueError(f"{out} holds demonstrations already: add --overwrite to replace them.")
     spec = replace(spec, cameras=spec.cameras[: args.cameras])
     names = dict(entity_bodies(spec))
     env = make_simulation(spec.env_id)
@@ -178,7 +200,9 @@ def record(args: Args) -> None:
     renderer = SceneRenderer(env.fullpath, cameras, args.size)
     tqdm.write(f"rendering with {choose_gl()}", file=sys.stderr)
     try:
-        out = prepare_folder(args, spec.name)
+        for path in earlier_files(out):
+            path.unlink()
+        out.mkdir(parents=True, exist_ok=True)
         pool = initial_states(spec.env_id, "demos", args.seed, args.num * ATTEMPTS_PER_EPISODE)
         meta = json.dumps({str(i): name for i, name in enumerate(names, start=1)}, indent=2)
         (out / "masks.json").write_text(meta + "\n")
@@ -192,16 +216,7 @@ def record(args: Args) -> None:
                 tqdm.write(f"initial state {index}: the expert failed, next", file=sys.stderr)
                 continue
             stem = f"{len(episodes):03d}"
-            for view, camera in enumerate(cameras):
-                name = f"{stem}.{spec.view_names[view]}" if args.cameras > 1 else stem
-                set_state(env, episode.states[0])
-                surface = cast(env.model, env.data, camera, pixel_centres(args.size))
-                write_masks(out / f"{name}.masks.png", surface, list(names.values()))
-                if args.truth:
-                    true_geometry(env, episode, camera, surface).save(out / f"{name}.truth.npz")
-                frames = (renderer.render(env.model, state, view) for state in episode.states)
-                fps = env.metadata["render_fps"]
-                write_video(out / f"{name}.mp4", frames, args.size, args.crf, fps)
+            write_episode(out, stem, args, env, episode, cameras, list(names.values()), renderer)
             episodes.append(
                 {
                     "episode": stem,
@@ -228,8 +243,6 @@ def record(args: Args) -> None:
 
 def write_meta(out: Path, args: Args, spec: TaskSpec, episodes: list[dict[str, Any]]) -> None:
     """Write demos.json: how the folder was made."""
-    import importlib.metadata
-
     meta = {
         "task": spec.name,
         "env_id": spec.env_id,
@@ -253,5 +266,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     main()

@@ -35,7 +35,7 @@ class SceneRenderer:
             raise RuntimeError(f"{HOW_TO_INSTALL} (MUJOCO_GL={choose_gl()}: {error})") from error
 
     def _create(self, model_path: str, cameras: tuple[CameraPose, ...], size: int) -> None:
-        # Where nothing works this raises; half-made, it (or a Renderer) would complain when deleted.
+        # Where nothing works this raises; half-made, it or a Renderer would complain when deleted.
         probe = mujoco.GLContext.__new__(mujoco.GLContext)
         probe._context = None
         probe.__init__(size, size)

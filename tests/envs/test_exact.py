@@ -9,8 +9,9 @@ from relam_jax.envs.scripted import initial_states, scripted_expert
 from relam_jax.envs.simulator import metaworld
 from relam_jax.envs.stepper import Stepper, Template
 
-# drawers move by the model's body_pos; pick-place has a free object and a costly reward; bin-picking and
-# basketball keep views of the simulator's memory; stick-push asks for a grasp. (All 50 were compared once.)
+# The drawer is placed by the model's body_pos; pick-place has a free object and a costly reward;
+# bin-picking and basketball keep views of the simulator's memory; stick-push asks for a grasp.
+# (All 50 tasks were compared once, by hand.)
 TASKS = ["drawer-open-v3", "pick-place-v3", "bin-picking-v3", "basketball-v3", "stick-push-v3"]
 SEED = 1_000_000_000  # the first of the training pools
 

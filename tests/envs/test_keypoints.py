@@ -1,4 +1,4 @@
-"""Cameras, candidates and projected keypoints, against ray casting and against rendered pictures."""
+"""Cameras, candidates, projected keypoints; against ray casting and rendered pictures."""
 
 import numpy as np
 import pytest
@@ -114,7 +114,7 @@ def test_visible_points_lie_on_their_entity_in_the_rendered_picture(env: MetaWor
 
 
 def test_occlusion_hides_what_is_behind(env: MetaWorldEnv):
-    """A body-fixed point on the far side of the gripper's flange is hidden, one on the near side not."""
+    """A point on the near side of the gripper's flange is seen, one 10 cm behind it is hidden."""
     stepper = env._steppers[0]
     stepper.restore(env._template.initial(0))
     from relam_jax.envs.projected import hidden

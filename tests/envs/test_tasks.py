@@ -27,7 +27,7 @@ def test_unknown_name_is_one_sentence_with_near_matches():
     with pytest.raises(ValueError, match=r"unknown task 'drawer_opn'.*drawer_open") as error:
         make_env("drawer_opn", 1, seed=0)
     assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="known tasks: .*window_open"):
+    with pytest.raises(ValueError, match=r"known tasks: .*window_open"):
         make_env("xyzzy", 1, seed=0)
 
 

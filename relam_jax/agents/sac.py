@@ -68,8 +68,10 @@ class SAC(NamedTuple):
     """The agent's pure functions, for one seed."""
 
     init: Callable[[PRNGKeyArray], Learner]
-    act: Callable[[Learner, Array, PRNGKeyArray], Array]
-    mode: Callable[[Learner, Array], Array]
+    act: Callable[[Params, Array, PRNGKeyArray], Array]
+    """(actor, obs (…, D), key) → a sampled action."""
+    mode: Callable[[Params, Array], Array]
+    """(actor, obs (…, D)) → the deterministic action."""
     update: Callable[[Learner, replay.Transition], tuple[Learner, dict[str, Array]]]
     """one scan of grad_steps over batches (U, batch_size, …); returns their mean metrics."""
 
@@ -108,11 +110,11 @@ def make_sac(config: SACConfig, obs_dim: int, action_dim: int) -> SAC:
             key,
         )
 
-    def act(learner: Learner, obs: Array, key: PRNGKeyArray) -> Array:
-        return sample_squashed(key, *actor.apply(learner.actor, obs))[0]
+    def act(params: Params, obs: Array, key: PRNGKeyArray) -> Array:
+        return sample_squashed(key, *actor.apply(params, obs))[0]
 
-    def mode(learner: Learner, obs: Array) -> Array:
-        return jnp.tanh(actor.apply(learner.actor, obs)[0])
+    def mode(params: Params, obs: Array) -> Array:
+        return jnp.tanh(actor.apply(params, obs)[0])
 
     def descend(params: Params, grads: Params, opt: optax.OptState, rate: Array) -> tuple:
         direction, opt = adam.update(grads, opt)

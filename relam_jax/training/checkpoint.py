@@ -108,19 +108,20 @@ class Checkpoints:
         self.manager.close()
 
 
-def load_learner(run: Path, like: Any) -> Any:
-    """Only the learner of a run's newest checkpoint (for evaluation)."""
+def load_actor(run: Path) -> tuple[Any, int]:
+    """The actors' parameters (leading axis: seeds) in a run's newest checkpoint, and its env_steps.
+
+    Raises:
+        ValueError: the run has no checkpoint.
+    """
+    if not (run / "checkpoints").is_dir():
+        raise ValueError(f"no checkpoint in {run}: train with experiments/train.py --out {run} first")
     checkpoints = Checkpoints(run)
     step = checkpoints.latest()
     if step is None:
-        raise ValueError(
-            f"no checkpoint in {run}: train first with experiments/train.py --out {run}"
-        )
+        raise ValueError(f"no checkpoint in {run}: train with experiments/train.py --out {run} first")
     stored = checkpoints.manager.restore(
         step, args=ocp.args.Composite(state=ocp.args.StandardRestore())
     )
     checkpoints.close()
-    structure = jax.tree.structure(like)
-    named = stored["state"]["learner"]
-    del structure
-    return named, step
+    return jax.tree.map(jnp.asarray, stored["state"]["learner"]["actor"]), step

@@ -23,8 +23,6 @@ from relam_jax.training.evaluate import evaluate, summary
 from relam_jax.training.goal_env import GoalEnv
 from relam_jax.training.logs import RunLog
 
-EVAL_SEED_OFFSET = 0  # the split, not the seed, keeps evaluation states apart
-
 
 def make_goal_env(
     config: TrainConfig, anticipation: Anticipation, num_envs: int, split: str
@@ -74,16 +72,16 @@ def make_steps(config: TrainConfig, agent: SAC) -> tuple[Any, Any, Any]:
     shape = (config.updates_per_iteration, config.sac.batch_size)
 
     @jax.jit
-    def act(learner: Learner, obs: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def act(actor: Any, obs: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         key, now = jax.random.split(key)
         keys = jax.random.split(now, config.num_seeds)
         return jax.vmap(agent.act)(
-            learner, obs.reshape(config.num_seeds, -1, obs.shape[-1]), keys
+            actor, obs.reshape(config.num_seeds, -1, obs.shape[-1]), keys
         ), key
 
     @jax.jit
-    def mode(learner: Learner, obs: jax.Array) -> jax.Array:
-        return jax.vmap(agent.mode)(learner, obs)
+    def mode(actor: Any, obs: jax.Array) -> jax.Array:
+        return jax.vmap(agent.mode)(actor, obs)
 
     @partial(jax.jit, donate_argnums=0)
     def learn(learner: Learner, buffer: replay.Replay, key: jax.Array) -> tuple[Learner, dict]:
@@ -179,7 +177,7 @@ def train(
         began = time.monotonic()
         result = evaluate(
             eval_env,
-            lambda obs: mode(learner, obs),
+            lambda obs: mode(learner.actor, obs),
             config.num_seeds,
             config.episode_length // config.action_repeat,
         )
@@ -198,7 +196,7 @@ def train(
             began = time.monotonic()
             warm = iteration * per_iteration >= config.learning_starts
             obs = env.obs
-            action, act_key = act(learner, obs, act_key)
+            action, act_key = act(learner.actor, obs, act_key)
             if not warm:
                 key = jax.random.fold_in(random_key, iteration)
                 action = jax.random.uniform(key, action.shape, minval=-1.0)

@@ -1,0 +1,45 @@
+# One way to do a thing; `make help` lists the verbs. Everything runs in .venv, which `make setup` makes.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+PY := .venv/bin/python
+EXTRAS ?=
+DATA ?= videos/
+DEMO_ARGS ?=
+
+.PHONY: help setup demo preprocess test lint bench-tracking lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+setup: ## virtual environment and pinned wheels; EXTRAS=tensorflow,torch,maniskill,ray adds those
+	@.ci/setup "$(PYTHON)" "$(EXTRAS)"
+
+demo: setup ## videos → keypoints → anticipation model → policy → runs/demo/report.html
+	$(PY) -m preprocess_torch --data videos/drawer_open --out data/drawer_open
+	$(PY) experiments/train.py --task drawer_open --out runs/demo --resume $(DEMO_ARGS)
+	$(PY) experiments/evaluate.py --run runs/demo
+	$(PY) experiments/report.py runs/demo
+	@echo "open runs/demo/report.html"
+
+preprocess: setup ## videos to keypoint records: DATA=videos/drawer_open, or a folder of such folders
+	$(PY) -m preprocess_torch --data "$(DATA)"
+
+test: ## set-up and tests
+	@$(MAKE) --no-print-directory setup EXTRAS=tensorflow
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(TESTS)
+
+lint: setup ## format, lint and types
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m pyright
+
+bench-tracking: setup ## Lucas-Kanade against the simulator's true tracks
+	$(PY) experiments/bench_tracking.py
+
+lock: setup ## resolve requirements.txt and requirements-gpu.txt anew (needs uv)
+	.ci/lock
+
+clean: ## remove runs, records and caches (not videos, not .venv)
+	rm -rf runs data .cache .pytest_cache .ruff_cache .hypothesis

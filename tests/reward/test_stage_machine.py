@@ -1,0 +1,160 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relam_jax.reward.distance import keypoint_distance
+from relam_jax.reward.shaping import SHAPING
+from relam_jax.reward.stage_machine import Goal, RewardConfig, keypoint_reward, start_stage
+
+FORMS = tuple(SHAPING)
+V, E, K, S = 2, 2, 3, 4
+
+
+def straight_plan(stages=3):
+    """Subgoals of a rigid scene that moves right by 0.2 a stage; stages beyond `stages` repeat the last."""
+    rng = np.random.default_rng(0)
+    start = rng.uniform(0.1, 0.3, (V, E, K, 2)).astype(np.float32)
+    moved = 0.2 * np.minimum(np.arange(1, S + 1), stages)[:, None, None, None, None] * np.array([1, 0])
+    goal = Goal(jnp.asarray(start + moved, jnp.float32), jnp.ones((V, E, K), bool), jnp.int32(stages))
+    return jnp.asarray(start), goal
+
+
+def run(positions, goal, config, visibility=None):
+    """Rewards and stages along a path of scene positions; the first is the start."""
+    seen = jnp.ones((len(positions), V, E, K), bool) if visibility is None else jnp.asarray(visibility)
+    state = start_stage(positions[0], seen[0], goal, config)
+    step = jax.jit(lambda s, p, v: keypoint_reward(s, p, v, goal, config))
+    rewards, stages = [], []
+    for p, v in zip(positions[1:], seen[1:], strict=True):
+        reward, state = step(state, p, v)
+        rewards.append(float(reward))
+        stages.append(int(state.stage))
+    return np.array(rewards), np.array(stages)
+
+
+def at(start, xs):
+    return [start + jnp.array([x, 0.0]) for x in xs]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_shaping_falls_from_one_to_about_zero(form):
+    x = jnp.linspace(0, 1, 101)
+    y = SHAPING[form](x)
+    assert y[0] == pytest.approx(1.0)
+    assert (jnp.diff(y) <= 0).all() and 0 <= y[-1] <= 0.06
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dense", ["mean", "worst"])
+def test_passing_a_stage_never_lowers_the_reward_and_progress_pays(form, dense):
+    start, goal = straight_plan()
+    rewards, stages = run(at(start, np.linspace(0, 0.6, 121)), goal, RewardConfig(form=form, dense=dense))
+    assert stages[-1] == 3 and rewards[-1] == pytest.approx(1.0)
+    passing = np.flatnonzero(np.diff(stages) > 0)
+    assert len(passing) >= 2
+    assert (rewards[passing + 1] >= rewards[passing] - 1e-6).all()
+    assert (np.diff(rewards) >= -1e-6).all()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_hovering_before_or_oscillating_across_the_threshold_never_beats_going_on(form):
+    start, goal = straight_plan()
+    config, steps = RewardConfig(form=form), 60
+    theta = max(config.success_ratio * 0.2, config.success_floor)
+    towards = list(np.linspace(0, 0.2 - theta - 1e-3, 10))
+    hover = towards + [0.2 - theta - 1e-3] * (steps - 10)
+    oscillate = towards + [0.2 - theta + (1e-3 if t % 2 else -5e-3) for t in range(steps - 10)]
+    go_on = towards + list(np.linspace(0.2 - theta, 0.6, 30)) + [0.6] * (steps - 40)
+    gained = {n: run(at(start, xs), goal, config)[0].sum() for n, xs in
+              {"hover": hover, "oscillate": oscillate, "go_on": go_on}.items()}
+    assert gained["go_on"] > gained["oscillate"] + 1e-3 and gained["go_on"] > gained["hover"] + 1e-3
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_step_pays_less_than_an_early_end(form):
+    start, goal = straight_plan()
+    rng = np.random.default_rng(1)
+    rewards, _ = run(at(start, np.cumsum(rng.normal(0, 0.05, 50))), goal, RewardConfig(form=form))
+    assert (rewards >= 0).all(), "with a negative reward, ending the episode would be optimal"
+
+
+def test_hidden_entities_keep_their_last_distance():
+    start, goal = straight_plan()
+    path = at(start, [0.0, 0.1, 0.15, 0.15])
+    hidden = np.ones((4, V, E, K), bool)
+    hidden[2] = False
+    rewards, stages = run(path, goal, RewardConfig(), hidden)
+    assert rewards[1] == rewards[0], "nothing is seen: the reward stands"
+    assert rewards[2] > rewards[1] and np.isfinite(rewards).all()
+
+
+def test_everything_hidden_from_the_first_frame_is_finite_and_passes_nothing_new():
+    start, goal = straight_plan()
+    rewards, _ = run(at(start, [0.0, 0.1]), goal, RewardConfig(), np.zeros((2, V, E, K), bool))
+    assert np.isfinite(rewards).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_points_that_are_not_finite_count_as_hidden(bad):
+    start, goal = straight_plan()
+    path = at(start, [0.0, 0.1, 0.1])
+    path[2] = path[2].at[0, 0, 0, 0].set(bad)
+    rewards, _ = run(path, goal, RewardConfig())
+    assert rewards[1] == pytest.approx(rewards[0], rel=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(K)), st.integers(0, 1000))
+def test_the_order_of_the_points_does_not_matter(order, seed):
+    rng = np.random.default_rng(seed)
+    points, target = (jnp.asarray(rng.uniform(size=(V, E, K, 2)), jnp.float32) for _ in range(2))
+    seen = jnp.asarray(rng.uniform(size=(V, E, K)) > 0.3)
+    last, order = jnp.ones((V, E)), jnp.asarray(order)
+    a = keypoint_distance(points, seen, target, last)
+    b = keypoint_distance(points[:, :, order], seen[:, :, order], target[:, :, order], last)
+    np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_worst_entity_gates_the_stage():
+    start, goal = straight_plan()
+    near = start + jnp.array([0.2, 0.0])
+    only_gripper = start.at[:, 0].set(near[:, 0])
+    assert run([start, only_gripper], goal, RewardConfig())[1].tolist() == [0]
+    assert run([start, near], goal, RewardConfig())[1].tolist() == [1]
+
+
+def test_padding_entities_do_not_count():
+    start, goal = straight_plan()
+    goal = goal._replace(valid=goal.valid.at[:, 1].set(False))
+    moved = start.at[:, 0].add(jnp.array([0.2, 0.0]))
+    assert run([start, moved], goal, RewardConfig())[1].tolist() == [1]
+
+
+def test_bonuses():
+    start, goal = straight_plan(stages=1)
+    config = RewardConfig(stage_bonus=0.5, final_bonus=2.0)
+    rewards, _ = run(at(start, [0.0, 0.2, 0.2]), goal, config)
+    np.testing.assert_allclose(rewards, [1 + 2.0 + 0.5, 1 + 2.0], rtol=1e-6)
+
+
+def test_batch_is_one_trace():
+    start, goal = straight_plan()
+    traces = []
+    config = dataclasses.replace(RewardConfig())
+
+    @jax.jit
+    def step(state, points):
+        traces.append(1)
+        seen = jnp.ones((5, V, E, K), bool)
+        return jax.vmap(lambda s, p, v: keypoint_reward(s, p, v, goal, config))(state, points, seen)
+
+    batch = jnp.tile(start, (5, 1, 1, 1, 1))
+    state = jax.vmap(lambda p: start_stage(p, jnp.ones((V, E, K), bool), goal, config))(batch)
+    for _ in range(4):
+        reward, state = step(state, batch)
+    assert reward.shape == (5,) and len(traces) == 1

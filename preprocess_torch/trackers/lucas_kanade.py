@@ -24,6 +24,7 @@ from jaxtyping import Float, Int, UInt8
 
 from preprocess_torch.config import PreprocessConfig
 from preprocess_torch.trackers.base import Tracks
+from preprocess_torch.trackers.patches import patches_at
 from preprocess_torch.trackers.similarity import Companions
 
 VERSION = 2
@@ -115,7 +116,7 @@ class LucasKanadeTracker:
         # OpenCV's integers are pixel centres, hence the half
         start = (queries * scale - 0.5).astype(np.float32)
         first = _Picture.make(frames[0], size, c.blur)
-        origin = _Origin(first, start, _patches(first.smooth, start, c.patch))
+        origin = _Origin(first, start, patches_at(first.smooth, start, c.patch))
         companions, everyone = Companions(start, entity_id), np.arange(len(start))
         slow, points, seen, before = origin.patches, start, np.ones(len(start), bool), first
         history = [(points, seen, np.ones(len(start), np.float32))]
@@ -145,7 +146,7 @@ class LucasKanadeTracker:
             # 4. the carried
             good[carried] = True
 
-            patches = _patches(now.smooth, moved, c.patch)
+            patches = patches_at(now.smooth, moved, c.patch)
             slow = np.where(good[:, None, None], (1 - c.average) * slow + c.average * patches, slow)
             companions.observe(moved, good)
             trust = np.clip(1 - 0.5 * error / c.round_trip - 0.5 * look / c.gate, 0, 1)
@@ -205,7 +206,7 @@ class LucasKanadeTracker:
         self, picture: _Picture, points: np.ndarray, patch_0: np.ndarray, slow: np.ndarray
     ) -> np.ndarray:
         """Mean absolute difference to the nearer of the two reference patches, a point."""
-        here = _patches(picture.smooth, points, self.config.patch)
+        here = patches_at(picture.smooth, points, self.config.patch)
         return np.minimum(abs(here - patch_0).mean((1, 2)), abs(here - slow).mean((1, 2)))
 
 
@@ -215,23 +216,6 @@ def _working_size(shape: tuple[int, ...], short_side: int) -> tuple[tuple[int, i
     factor = max(1.0, short_side / min(height, width))
     size = (round(width * factor), round(height * factor))
     return size, np.array([size[0] / width, size[1] / height])
-
-
-def _patches(image: np.ndarray, points: np.ndarray, side: int) -> np.ndarray:
-    """Patches (Q, side², 3) float32 around sub-pixel points; the image's edge is repeated."""
-    if len(points) == 0:
-        return np.zeros((0, side * side, 3), np.float32)
-    reach = np.arange(side, dtype=np.float32) - side // 2
-    dy, dx = (axis.ravel() for axis in np.meshgrid(reach, reach, indexing="ij"))
-    x, y = points[:, :1] + dx, points[:, 1:] + dy
-    patches = cv2.remap(
-        image,
-        x.astype(np.float32),
-        y.astype(np.float32),
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return patches.astype(np.float32)
 
 
 def build(config: PreprocessConfig) -> LucasKanadeTracker:

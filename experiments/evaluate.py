@@ -1,0 +1,48 @@
+"""Evaluate the newest checkpoint of a run: success with its confidence interval, and a video a seed.
+
+    python experiments/evaluate.py --run runs/x
+
+Writes runs/x/evaluation.json and runs/x/evaluation.seed0.mp4 …
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from relam_jax import cli
+
+
+@dataclass(frozen=True)
+class Args:
+    """Arguments of the command line."""
+
+    run: Path
+    """Run folder of experiments/train.py."""
+    episodes: int = 30
+    """Episodes a seed, on initial states never trained on."""
+    video: bool = True
+    """Make a video of the first episode of each of the first three seeds."""
+    out: Path | None = None
+    """Result file (default: evaluation.json in the run folder); videos go beside it."""
+
+
+def main() -> None:
+    """Command line."""
+    args = tyro.cli(Args, description=__doc__)
+    from relam_jax.report.evaluation import evaluate_run
+
+    result = evaluate_run(args.run, args.episodes, args.video, args.out)
+    any_step, end = result["success_any"], result["success_end"]
+    print(
+        f"{args.run} after {result['env_steps']} env_steps: success {any_step['mean']:.0%} "
+        f"(95 % CI {any_step['low']:.0%} to {any_step['high']:.0%}) at any step, {end['mean']:.0%} at the end, "
+        f"{result['stages_met']['mean']:.0%} of the subgoals met, {result['num_seeds']} × {result['episodes']} "
+        f"episodes; {args.out or args.run / 'evaluation.json'}"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,201 @@
+"""How well a trained run does, as evaluation.json, and what it looks like, as videos."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import jax
+import numpy as np
+
+from relam_jax.agents.sac import make_sac
+from relam_jax.anticipation.plan import Anticipation, load_anticipation
+from relam_jax.envs.protocol import BatchedEnv
+from relam_jax.keypoints.records import read_records
+from relam_jax.keypoints.tfrecord import write_atomic
+from relam_jax.report.overlay import Watch, overlay_frames, watched_episode
+from relam_jax.report.statistics import bootstrap_interval, success_interval
+from relam_jax.reward.stage_machine import Goal
+from relam_jax.training.checkpoint import load_actor
+from relam_jax.training.config import TrainConfig, from_json
+from relam_jax.training.evaluate import Evaluation, evaluate
+from relam_jax.training.loop import make_goal_env
+from relam_jax.training.provenance import provenance
+from relam_jax.video import write_video
+
+SLOWER = 2.0
+"""Videos run so many times slower than the simulation."""
+MAX_VIDEOS = 3
+"""Videos are made of the first seeds only."""
+NO_RENDERER = "no video: no off-screen renderer works here (Debian, Ubuntu: apt-get install libegl1 libgl1-mesa-dri)"
+
+
+def read_config(run: Path) -> TrainConfig:
+    """The config of a run folder.
+
+    Raises:
+        ValueError: there is no run, or it is of another version.
+    """
+    if not (run / "config.json").exists():
+        raise ValueError(
+            f"no run at {run} (no config.json): train with experiments/train.py --out {run}"
+        )
+    return from_json((run / "config.json").read_text())
+
+
+def run_anticipation(run: Path, config: TrainConfig) -> Anticipation:
+    """The anticipation model that a run was trained with. ValueError where there is none."""
+    return load_anticipation(anticipation_folder(run, config))
+
+
+def anticipation_folder(run: Path, config: TrainConfig) -> Path:
+    """Where a run's anticipation model lies: the one it was given, else its own."""
+    return Path(config.anticipation) if config.anticipation else run / "anticipation"
+
+
+def data_folder(config: TrainConfig) -> Path:
+    """Where a run's keypoint records lie, if it was trained on any here."""
+    return Path(config.data or f"data/{config.task}")
+
+
+def demonstrations(config: TrainConfig) -> dict[str, Any]:
+    """Number of demonstrations and the tracker that made their tracks; None where the data is not here."""
+    try:
+        records = read_records(data_folder(config))
+        parameters = json.loads(records[0].provenance).get("parameters", {})
+    except (OSError, ValueError):
+        return {"number": None, "tracker": None, "segmenter": None}
+    names = {k: parameters.get(k, {}).get("name") for k in ("tracker", "segmenter")}
+    return {"number": len(records)} | names
+
+
+class Outcome(NamedTuple):
+    """An evaluation and what was watched during it."""
+
+    evaluation: Evaluation
+    env_steps: int
+    """of the checkpoint that was evaluated."""
+    watch: Watch | None
+    goals: Goal | None
+    """plans of all environments' first episode (leading axis N)."""
+
+
+def play(run: Path, config: TrainConfig, episodes: int, watch_seeds: int) -> Outcome:
+    """Evaluate the newest checkpoint, watching the first episode of the first `watch_seeds` seeds.
+
+    Raises:
+        ValueError: there is no checkpoint or no anticipation model, or they do not fit this version.
+    """
+    actor, env_steps = load_actor(run)
+    env = make_goal_env(config, run_anticipation(run, config), config.num_seeds * episodes, "eval")
+    agent = make_sac(config.sac, env.obs_dim, env.action_dim)
+    mode = jax.jit(jax.vmap(agent.mode))
+    watch, goals = None, []
+    if watch_seeds:
+        watch = Watch(env.env, [s * episodes for s in range(watch_seeds)])
+        env.env = cast(BatchedEnv, watch)
+
+    def act(obs: jax.Array) -> jax.Array:
+        if not goals:
+            goals.append(env.goal)
+        return mode(actor, obs)
+
+    agent_steps = config.episode_length // config.action_repeat
+    try:
+        result = evaluate(env, act, config.num_seeds, agent_steps)
+        return Outcome(result, env_steps, watch, goals[0])
+    finally:
+        env.env.close()
+
+
+def evaluate_run(run: Path, episodes: int, video: bool, out: Path | None) -> dict[str, Any]:
+    """Evaluate a run, write `out` (default: evaluation.json in its folder) and the videos beside it.
+
+    Raises:
+        ValueError: there is nothing to evaluate, or `episodes` is not positive.
+    """
+    if episodes < 1:
+        raise ValueError(f"--episodes must be at least 1, not {episodes}")
+    out = out or run / "evaluation.json"
+    config = read_config(run)
+    began = time.monotonic()
+    outcome = play(run, config, episodes, min(config.num_seeds, MAX_VIDEOS) if video else 0)
+    seconds = time.monotonic() - began
+    out.parent.mkdir(parents=True, exist_ok=True)
+    videos = _write_videos(out, config, episodes, outcome)
+    result = _result(run, config, episodes, outcome.evaluation)
+    result |= {"env_steps": outcome.env_steps, "seconds": round(seconds, 1), "videos": videos}
+    result |= provenance()
+    write_atomic(out, (json.dumps(result, indent=2) + "\n").encode())
+    return result
+
+
+def _write_videos(out: Path, config: TrainConfig, episodes: int, outcome: Outcome) -> list[str]:
+    """One a watched seed; prints one notice where nothing could be rendered. Returns the files' names."""
+    names = []
+    if outcome.watch is None or outcome.goals is None:
+        return names
+    for seed, index in enumerate(outcome.watch.watched):
+        goal = jax.tree.map(lambda x, i=index: x[i], outcome.goals)
+        episode = watched_episode(outcome.watch, seed, goal, config.shaping)
+        if episode is None:
+            print(NO_RENDERER)
+            break
+        names.append(f"{out.stem}.seed{seed}.mp4")
+        fps = 80 / config.action_repeat / SLOWER
+        write_video(
+            out.with_name(names[-1]),
+            overlay_frames(episode, f"{config.task}, seed {seed}"),
+            fps,
+            crf=20,
+        )
+    return names
+
+
+def _digits(outcomes: np.ndarray) -> list[str]:
+    """A string a seed, a digit an episode."""
+    return ["".join(str(int(x)) for x in row) for row in outcomes]
+
+
+def _result(
+    run: Path, config: TrainConfig, episodes: int, evaluation: Evaluation
+) -> dict[str, Any]:
+    demos = demonstrations(config)
+    anticipation = run_anticipation(run, config)
+    success = {
+        "success_any": success_interval(evaluation.success_any)._asdict(),
+        "success_end": success_interval(evaluation.success_end)._asdict(),
+        "stages_met": bootstrap_interval(np.asarray(evaluation.stage, float))._asdict(),
+        "return": bootstrap_interval(np.asarray(evaluation.keypoint_return, float))._asdict(),
+    }
+    rows = zip(evaluation.success_any, evaluation.success_end, evaluation.stage, strict=True)
+    per_seed = [
+        {
+            "success_any": float(a.mean()),
+            "success_end": float(b.mean()),
+            "stages_met": float(c.mean()),
+        }
+        for a, b, c in rows
+    ]
+    return {
+        "run": str(run),
+        "task": config.task,
+        **success,
+        "interval": "95 %, bootstrap over episodes, stratified by seed; exact binomial where all ended alike",
+        "num_seeds": config.num_seeds,
+        "episodes": episodes,
+        "per_seed": per_seed,
+        "outcomes": {
+            "success_any": _digits(evaluation.success_any),
+            "success_end": _digits(evaluation.success_end),
+        },
+        "reward": config.reward,
+        "observation": config.observation,
+        "keypoint_source": "projected",
+        "occlusion": config.occlusion,
+        "views": list(anticipation.view_names),
+        "entities": list(anticipation.entity_names),
+        "demonstrations": demos,
+    }

@@ -1,0 +1,190 @@
+"""What a policy does, as a video: camera images with keypoints, subgoals, stage, reward and success."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import cv2
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from relam_jax.envs.protocol import BatchedEnv, Candidates, EnvState
+from relam_jax.report.palette import entity_rgb
+from relam_jax.reward.stage_machine import (
+    Goal,
+    RewardConfig,
+    StageState,
+    keypoint_reward,
+    start_stage,
+)
+
+VIEW_SIDE = 384
+"""Pixels a side of a view in the video."""
+STRIP = 56
+"""Height of the text below, pixels."""
+
+
+class Watch:
+    """Passes everything on to a `BatchedEnv` and keeps pictures and keypoints of some environments' first episode.
+
+    It sees the last state of an episode, which a `GoalEnv` resets before anybody else can render it.
+    """
+
+    def __init__(self, env: BatchedEnv, watched: Sequence[int]) -> None:
+        self.env, self.watched = env, list(watched)
+        self.states: list[EnvState] = []
+        """of the watched environments only, the first state first."""
+        self.images: list[list[list[np.ndarray | None]]] = []
+        """frame, watched environment, view."""
+        self._over = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+    def reset(self, mask: Any = None, init_states: Any = None) -> Candidates:
+        """See `BatchedEnv.reset`."""
+        return self.env.reset(mask, init_states)
+
+    def follow(self, indices: Int[np.ndarray, "N V E K"], mask: Any = None) -> EnvState:
+        """See `BatchedEnv.follow`."""
+        return self._note(self.env.follow(indices, mask))
+
+    def step(self, action: Float[np.ndarray, "N A"]) -> EnvState:
+        """See `BatchedEnv.step`."""
+        return self._note(self.env.step(action))
+
+    def _note(self, seen: EnvState) -> EnvState:
+        if not self._over:
+            self.states.append(EnvState(*(np.array(x[self.watched]) for x in seen)))
+            views = range(len(self.env.view_names))
+            self.images.append([[self.env.render(i, v) for v in views] for i in self.watched])
+            self._over = bool(seen.truncated[self.watched].all())
+        return seen
+
+
+class Along(NamedTuple):
+    """What the stage machine says along T frames; row t is about frame t + 1, after the first."""
+
+    reward: Float[Array, "T-1"]
+    stage: Int[Array, "T-1"]
+    distance: Float[Array, "T-1 V E"]
+
+
+@partial(jax.jit, static_argnames="config")
+def reward_along(
+    keypoints: Float[Array, "T V E K 2"],
+    visibility: Bool[Array, "T V E K"],
+    goal: Goal,
+    config: RewardConfig,
+) -> Along:
+    """Run the stage machine over given keypoints, as the training loop does over those of a simulator."""
+
+    def advance(state: StageState, frame: tuple[Array, Array]) -> tuple[StageState, Along]:
+        reward, state = keypoint_reward(state, *frame, goal, config)
+        return state, Along(reward, state.stage, state.distance)
+
+    start = start_stage(keypoints[0], visibility[0], goal, config)
+    return jax.lax.scan(advance, start, (keypoints[1:], visibility[1:]))[1]
+
+
+class Episode(NamedTuple):
+    """One episode, ready to be drawn; T frames."""
+
+    images: list[list[UInt8[np.ndarray, "H W 3"]]]
+    """T × V."""
+    keypoints: Float[np.ndarray, "T V E K 2"]
+    visibility: Bool[np.ndarray, "T V E K"]
+    subgoals: Float[np.ndarray, "T V E K 2"]
+    """those in force at each frame."""
+    stage: Int[np.ndarray, " T"]
+    """subgoals met."""
+    num_stages: int
+    reward: Float[np.ndarray, " T"]
+    """of the keypoints, whatever the policy was trained on; 0 in the first frame."""
+    success: Bool[np.ndarray, " T"]
+    """the simulator's flag, now or earlier."""
+
+
+def watched_episode(watch: Watch, row: int, goal: Goal, config: RewardConfig) -> Episode | None:
+    """The episode of the `row`-th watched environment under its `goal`; None where nothing could be rendered."""
+    images = [frame[row] for frame in watch.images]
+    if not images or any(image is None for frame in images for image in frame):
+        return None
+    keypoints = np.stack([s.keypoints[row] for s in watch.states])
+    visibility = np.stack([s.visibility[row] for s in watch.states]) & np.asarray(goal.valid)
+    along = reward_along(keypoints, visibility, goal, config)
+    stage = np.concatenate([[0], np.asarray(along.stage)])
+    now = np.minimum(stage, int(goal.num_stages) - 1)
+    return Episode(
+        images,  # type: ignore[arg-type]
+        keypoints,
+        visibility,
+        np.asarray(goal.subgoals)[now],
+        stage,
+        int(goal.num_stages),
+        np.concatenate([[0.0], np.asarray(along.reward)]),
+        np.logical_or.accumulate([bool(s.success[row]) for s in watch.states]),
+    )
+
+
+def overlay_frames(episode: Episode, title: str) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """Views side by side: keypoints filled, subgoals hollow, a line between; text and stage bar below."""
+    views = len(episode.images[0])
+    for t, images in enumerate(episode.images):
+        pictures = [
+            _draw_points(
+                image, episode.keypoints[t, v], episode.subgoals[t, v], episode.visibility[t, v]
+            )
+            for v, image in enumerate(images)
+        ]
+        yield np.concatenate(
+            [np.concatenate(pictures, axis=1), _strip(episode, t, title, VIEW_SIDE * views)]
+        )
+
+
+def _draw_points(
+    image: UInt8[np.ndarray, "H W 3"],
+    points: Float[np.ndarray, "E K 2"],
+    goals: Float[np.ndarray, "E K 2"],
+    seen: Bool[np.ndarray, "E K"],
+) -> UInt8[np.ndarray, "Side Side 3"]:
+    picture = cv2.resize(image, (VIEW_SIDE, VIEW_SIDE), interpolation=cv2.INTER_CUBIC)
+    fine = 16  # OpenCV: 4 fractional bits, integers at pixel centres
+
+    def pixel(p: np.ndarray) -> tuple[int, int]:
+        x, y = np.round((np.clip(p, -1, 2) * VIEW_SIDE - 0.5) * fine).astype(int).tolist()
+        return x, y
+
+    options = {"lineType": cv2.LINE_AA, "shift": 4}
+    for e, k in np.argwhere(seen):
+        a, b, colour = pixel(points[e, k]), pixel(goals[e, k]), entity_rgb(int(e))
+        cv2.line(picture, a, b, colour, 1, **options)
+        cv2.circle(picture, b, 4 * fine, (0, 0, 0), 3, **options)
+        cv2.circle(picture, b, 4 * fine, colour, 1, **options)
+    for e, k in np.argwhere(seen):
+        a = pixel(points[e, k])
+        cv2.circle(picture, a, 4 * fine, (0, 0, 0), -1, **options)
+        cv2.circle(picture, a, 3 * fine, entity_rgb(int(e)), -1, **options)
+    return picture
+
+
+def _strip(episode: Episode, t: int, title: str, width: int) -> UInt8[np.ndarray, "Strip Width 3"]:
+    image = Image.new("RGB", (width, STRIP), (17, 21, 28))
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(17)
+    stage, stages = int(episode.stage[t]), episode.num_stages
+    draw.text((14, 12), title, font=font, fill=(148, 160, 178))
+    reward = f"{episode.reward[t]:.2f}" if t else "–"
+    text = f"stage {min(stage + 1, stages)}/{stages}   reward {reward}"
+    draw.text((width * 0.34, 12), text, font=font, fill=(232, 237, 244))
+    if episode.success[t]:
+        draw.text((width - 14, 12), "success", font=font, fill=(74, 222, 128), anchor="ra")
+    for s in range(stages):  # the stage bar
+        left, right = (14 + (width - 28) * (s + i) / stages for i in (0, 1))
+        box = [left, STRIP - 14, right - 4, STRIP - 9]
+        draw.rectangle(box, fill=(74, 222, 128) if s < stage else (55, 65, 81))
+    return np.asarray(image)

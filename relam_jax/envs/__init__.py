@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from relam_jax.envs.protocol import BatchedEnv
 from relam_jax.envs.tasks import resolve_task
 
 
-def make_env(task: str, num_envs: int, *, seed: int, **options: Any) -> BatchedEnv:
+def make_env(
+    task: str, num_envs: int, *, seed: int, num_views: int | None = None, **options: Any
+) -> BatchedEnv:
     """Make `num_envs` environments of a task, by any spelling of its name (`drawer-open-v3`).
 
-    `options` are those of the back end (see `MetaWorldEnv`). Raises ValueError, in one sentence, if
-    there is no such task.
+    `num_views` keeps only the task's first cameras. `options` are those of the back end (see
+    `MetaWorldEnv`). Raises ValueError, in one sentence, if there is no such task.
     """
     spec = resolve_task(task)
+    if num_views is not None:
+        if not 1 <= num_views <= len(spec.cameras):
+            raise ValueError(f"{spec.name} has {len(spec.cameras)} cameras, not {num_views}")
+        spec = replace(spec, cameras=spec.cameras[:num_views])
     from relam_jax.envs.metaworld import MetaWorldEnv
 
     return MetaWorldEnv(spec, num_envs, seed=seed, **options)

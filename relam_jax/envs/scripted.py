@@ -106,22 +106,22 @@ def _moved_bodies(env: Any, env_id: str, threshold: float) -> list[int]:
     return sorted(set(model.geom_bodyid[visible].tolist()))
 
 
-@functools.cache
 def entity_bodies(spec: TaskSpec) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """(entity, ids of its bodies) of a task, in order; cached per process (an expert's episode).
+    """(entity, ids of its bodies) of a task, in order. Raises KeyError if a body does not exist.
 
     Without an override: `gripper` is all below the wrist (flange, hand, fingers); `object` is every
     body that the scripted expert moves by more than 1 cm in one episode (left out if there is none,
     as in `reach`).
     """
-    env = make_simulation(spec.env_id)
-    if spec.entities is not None:
-        return tuple(
-            (name, tuple(env.model.body(body).id for body in bodies))
-            for name, bodies in spec.entities
-        )
-    entities = [("gripper", tuple(sorted(_subtree(env.model, GRIPPER_ROOT))))]
-    moved = _moved_bodies(env, spec.env_id, threshold=0.01)
-    if moved:
-        entities.append(("object", tuple(moved)))
-    return tuple(entities)
+    if spec.entities is None:
+        return _default_entities(spec.env_id)
+    body = make_simulation(spec.env_id).model.body
+    return tuple((name, tuple(body(b).id for b in bodies)) for name, bodies in spec.entities)
+
+
+@functools.cache
+def _default_entities(env_id: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    env = make_simulation(env_id)
+    gripper = tuple(sorted(_subtree(env.model, GRIPPER_ROOT)))
+    moved = tuple(_moved_bodies(env, env_id, threshold=0.01))
+    return (("gripper", gripper), ("object", moved)) if moved else (("gripper", gripper),)

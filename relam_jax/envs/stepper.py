@@ -25,6 +25,7 @@ OBS_DIM = 39
 FRAME_DIM = 18
 PROPRIO_DIM = 4
 
+_MOCAP_QUAT = np.array([1.0, 0.0, 1.0, 0.0])
 _NEEDS_GRASP = frozenset({"stick-push-v3", "stick-pull-v3"})
 """tasks whose success asks whether the fingers touch the object."""
 
@@ -120,6 +121,7 @@ class Template:
         self.attributes = Attributes(self.env)
         space = self.env.sawyer_observation_space
         self.low, self.high = space.low, space.high
+        self._action_scale: float = self.env.action_scale
 
     def initial(self, index: int) -> ResetState:
         """The state that Meta-World resets to; computed at first use, then remembered."""
@@ -131,6 +133,10 @@ class Template:
             body_pos, site_pos = env.model.body_pos.copy(), env.model.site_pos.copy()
             self._cache[index] = ResetState(physics, attributes, body_pos, site_pos)
         return self._cache[index]
+
+    def displacement(self, action: Float[np.ndarray, " A"]) -> Float[np.ndarray, " 3"]:
+        """How far the hand's target moves, metres, in the precision of the action."""
+        return np.minimum(np.maximum(action[:3], -1), 1) * self._action_scale
 
     def new_model(self) -> MjModel:
         """A copy of the model (20 MB): one is needed per thread."""
@@ -193,9 +199,9 @@ class Stepper:
         The model must be bound. The action is used in its own precision.
         """
         shell, data, mocap = self.shell, self.data, self._mocap_pos
-        delta = np.clip(action[:3], -1, 1) * shell.action_scale
-        np.clip((mocap + delta)[0], shell.mocap_low, shell.mocap_high, out=mocap[0])
-        self._mocap_quat[:] = (1.0, 0.0, 1.0, 0.0)
+        np.maximum(mocap + self.template.displacement(action), shell.mocap_low, out=mocap)
+        np.minimum(mocap, shell.mocap_high, out=mocap)
+        self._mocap_quat[:] = _MOCAP_QUAT
         self._ctrl[0] = action[-1]
         self._ctrl[1] = -action[-1]
         mujoco.mj_step(self.model, data, shell.frame_skip)
@@ -229,7 +235,8 @@ class Stepper:
             obs[18:36] = shell._prev_obs
             shell._prev_obs = obs[:FRAME_DIM].copy()
         obs[36:] = shell._get_pos_goal()
-        self.obs = np.clip(obs, self.template.low, self.template.high, out=obs)
+        np.maximum(obs, self.template.low, out=obs)
+        self.obs = np.minimum(obs, self.template.high, out=obs)
         return obs
 
 

@@ -1,9 +1,13 @@
 import re
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from relam_jax.envs import make_env
+from relam_jax.envs.metaworld import MetaWorldEnv
 from relam_jax.envs.protocol import BatchedEnv
 from relam_jax.envs.tasks import PRESETS, canonical_name, resolve_task, task_names
 
@@ -50,6 +54,19 @@ def test_any_task_works_by_name(name: str, entities: int):
     env.close()
 
 
+def test_one_view_is_the_special_case_and_entities_can_be_named():
+    both, one = (make_env("drawer_open", 1, seed=0, num_views=n) for n in (2, 1))
+    points = both.reset().points
+    np.testing.assert_array_equal(one.reset().points, points[:, :1])
+    assert one.view_names == ("cam0",)
+    with pytest.raises(ValueError, match="has 2 cameras, not 3"):
+        make_env("drawer_open", 1, seed=0, num_views=3)
+    case = replace(PRESETS["drawer_open"], entities=(("case", ("drawercase_link",)),))
+    env = MetaWorldEnv(case, 1, seed=0)
+    assert env.entity_names == ("case",)
+    assert env.reset().visibility.all()
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [("action_repeat", 0), ("episode_length", 501), ("num_candidates", 0), ("num_init_states", 0)],
@@ -57,3 +74,14 @@ def test_any_task_works_by_name(name: str, entities: int):
 def test_numbers_out_of_range(option: str, value: int):
     with pytest.raises(ValueError, match=re.escape(option)):
         make_env("drawer_open", 1, seed=0, **{option: value})
+
+
+def test_simulators_need_no_jax_and_truth_needs_no_simulator():
+    code = (
+        "import sys; from relam_jax.envs import truth; assert 'mujoco' not in sys.modules; "
+        "import relam_jax.envs.metaworld; assert not {'jax', 'torch'} & set(sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr

@@ -54,9 +54,9 @@ class TaskSpec:
 PRESETS: dict[str, TaskSpec] = {
     spec.name: spec
     for spec in (
-        # 10 env_steps after its first success the drawer is 0.20 m open, the centre of the success
-        # region.
-        TaskSpec("drawer_open", "drawer-open-v3"),
+        # 20 env_steps after its first success the drawer stands 0.21 m open. Whoever brings its
+        # points within 0.02 of the last frame's has succeeded (0.028 and 0.025 in the two views).
+        TaskSpec("drawer_open", "drawer-open-v3", tail=20),
         TaskSpec("button_press", "button-press-v3"),
         TaskSpec("window_open", "window-open-v3"),
     )

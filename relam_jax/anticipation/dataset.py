@@ -14,13 +14,13 @@ from relam_jax.keypoints.selection import SelectionConfig, group_by_entity, sele
 
 
 class PlanExamples(NamedTuple):
-    """D clips, S subgoals (padded), C candidates an entity and view; row 0 of the stages is the first frame."""
+    """D clips, S1 = S + 1 keyframes, the first frame being row 0, C candidates an entity and view."""
 
-    points: Float[np.ndarray, "D S+1 V E C 2"]
-    visibility: Bool[np.ndarray, "D S+1 V E C"]
+    points: Float[np.ndarray, "D S1 V E C 2"]
+    visibility: Bool[np.ndarray, "D S1 V E C"]
     """the point is seen in that keyframe, and belongs to the well-seen ones of the clip."""
     num_stages: Int[np.ndarray, " D"]
-    frames: Int[np.ndarray, "D S+1"]
+    frames: Int[np.ndarray, "D S1"]
     """the frame of each keyframe in its clip."""
     counts_alone: Int[np.ndarray, " D"]
     """keyframes each clip would have had by itself."""

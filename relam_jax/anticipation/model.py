@@ -117,7 +117,7 @@ def roll_out(
     track = jnp.zeros(shape, points.dtype).at[:, 0].set(points)
     seen = jnp.repeat(visibility[:, None], num_stages, axis=1)
 
-    def stage(s: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    def stage(s: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         track, stop = carry
         displacement, logits = model.apply(params, track[:, :-1], seen)
         track = track.at[:, s + 1].set(track[:, s] + displacement[:, s])

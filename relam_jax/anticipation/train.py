@@ -82,7 +82,7 @@ class PlanError(NamedTuple):
 def anticipation_loss(
     model: AnticipationModel,
     params: Any,
-    points: Float[Array, "B S+1 V E P 2"],
+    points: Float[Array, "B S1 V E P 2"],
     visibility: Array,
     num_stages: Array,
     key: PRNGKeyArray,
@@ -120,10 +120,11 @@ def plan_error(
     model: AnticipationModel, params: Any, examples: PlanExamples, clips: np.ndarray
 ) -> PlanError:
     """How far the anticipated keyframes lie from the true ones, over all well-seen candidates of `clips`."""
-    points, seen = examples.points[clips], examples.visibility[clips]
+    points, seen = jnp.asarray(examples.points[clips]), jnp.asarray(examples.visibility[clips])
     stages = points.shape[1] - 1
     free, _ = roll_out(model, params, points[:, 0], seen[:, 0], stages)
     displacement, stop = model.apply(params, points[:, :-1], seen[:, :-1])
+    points, seen = np.asarray(points), np.asarray(seen)
     weight = seen[:, 1:] & seen[:, :1]
     weight &= (np.arange(stages) < examples.num_stages[clips][:, None])[..., None, None, None]
     free_gap = np.where(weight, np.linalg.norm(free - points[:, 1:], axis=-1), np.nan)

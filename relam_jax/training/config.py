@@ -43,6 +43,8 @@ class TrainConfig:
     """Update-to-data ratio: grad_steps an env_step."""
     learning_starts: int = 2_000
     """env_steps a seed of random actions before learning."""
+    replay_capacity: int = 50_000
+    """Agent steps a seed that are kept, rounded up to a multiple of num_envs."""
     action_repeat: int = 3
     """env_steps an agent step."""
     episode_length: int = 120

@@ -128,7 +128,7 @@ def train(
     act, mode, learn = make_steps(config, agent)
     per_iteration = config.env_steps_per_iteration
     iterations = -(-config.total_env_steps // per_iteration)
-    capacity = iterations * config.num_envs
+    capacity = -(-config.replay_capacity // config.num_envs) * config.num_envs
 
     # ---- state: everything that a checkpoint holds ----
     init_key, act_key, learn_key, random_key = jax.random.split(jax.random.key(config.seed), 4)

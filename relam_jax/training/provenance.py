@@ -50,7 +50,7 @@ def _memory_gb() -> int | None:
 
 
 def commit() -> str | None:
-    """The commit of this code, with `+changes` if files differ from it; None outside a git repository."""
+    """The commit of this code, `+changes` if files differ from it; None where git knows of none."""
     here = Path(__file__).parent
 
     def git(*args: str) -> str:

@@ -1,4 +1,4 @@
-import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -27,14 +27,18 @@ def straight_plan(stages=3):
 def run(positions, goal, config, visibility=None):
     """Rewards and stages along a path of scene positions; the first is the start."""
     seen = jnp.ones((len(positions), V, E, K), bool) if visibility is None else jnp.asarray(visibility)
-    state = start_stage(positions[0], seen[0], goal, config)
-    step = jax.jit(lambda s, p, v: keypoint_reward(s, p, v, goal, config))
-    rewards, stages = [], []
-    for p, v in zip(positions[1:], seen[1:], strict=True):
-        reward, state = step(state, p, v)
-        rewards.append(float(reward))
-        stages.append(int(state.stage))
-    return np.array(rewards), np.array(stages)
+    rewards, stages = follow(jnp.stack(positions), seen, goal, config)
+    return np.asarray(rewards), np.asarray(stages)
+
+
+@partial(jax.jit, static_argnames="config")
+def follow(positions, seen, goal, config):
+    def step(state, now):
+        reward, state = keypoint_reward(state, *now, goal, config)
+        return state, (reward, state.stage)
+
+    start = start_stage(positions[0], seen[0], goal, config)
+    return jax.lax.scan(step, start, (positions[1:], seen[1:]))[1]
 
 
 def at(start, xs):
@@ -144,8 +148,7 @@ def test_bonuses():
 
 def test_batch_is_one_trace():
     start, goal = straight_plan()
-    traces = []
-    config = dataclasses.replace(RewardConfig())
+    traces, config = [], RewardConfig()
 
     @jax.jit
     def step(state, points):

@@ -1,0 +1,102 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from relam_jax.anticipation.dataset import build_examples
+from relam_jax.anticipation.model import ModelConfig
+from relam_jax.anticipation.plan import (
+    Anticipation,
+    load_anticipation,
+    make_planner,
+    save_anticipation,
+)
+from relam_jax.anticipation.train import FitConfig, fit, split_clips
+from relam_jax.keypoints.keyframes import KeyframeConfig
+from relam_jax.keypoints.selection import SelectionConfig
+from tests.keypoints.synthetic import record
+
+SELECTION, KEYFRAMES = SelectionConfig(num_keypoints=4), KeyframeConfig(tolerance=0.015)
+FIT = FitConfig(num_steps=600, eval_every=100, batch_size=8, num_points=3, rigid_noise=0.005)
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return build_examples([record(s) for s in range(16)], SELECTION, KEYFRAMES)
+
+
+@pytest.fixture(scope="module")
+def fitted(examples):
+    return fit(examples, ModelConfig(width=32, num_layers=2), FIT)
+
+
+def test_examples_hold_the_keyframes_of_every_clip(examples):
+    assert examples.points.shape == (16, 4, 2, 2, 12, 2)
+    assert (examples.num_stages == 3).all() and (examples.frames[:, 0] == 0).all()
+
+
+def test_anticipates_clips_never_trained_on(examples, fitted):
+    moved = np.linalg.norm(np.diff(examples.points, axis=1), axis=-1).mean()
+    assert np.max(fitted.error.free_running) < 0.2 * moved
+    assert fitted.error.stop_accuracy == 1.0
+    assert fitted.history[-1]["loss"] < 0.2 * fitted.history[0]["loss"]
+
+
+def test_split_keeps_clips_apart():
+    split = split_clips(20, FitConfig())
+    assert sorted(np.concatenate(split)) == list(range(20))
+    assert len(split.validation) == len(split.test) == 3
+
+
+def test_records_of_two_tasks_are_refused():
+    other = dataclasses.replace(record(1), task="another")
+    with pytest.raises(ValueError, match="one folder a task"):
+        build_examples([record(0), other], SELECTION, KEYFRAMES)
+    with pytest.raises(ValueError, match="make preprocess"):
+        build_examples([], SELECTION, KEYFRAMES)
+
+
+@pytest.fixture(scope="module")
+def anticipation(examples, fitted):
+    return Anticipation(
+        model=ModelConfig(width=32, num_layers=2),
+        selection=SELECTION,
+        keyframes=KEYFRAMES,
+        task="synthetic",
+        view_names=examples.view_names,
+        entity_names=examples.entity_names,
+        num_stages=3,
+        test_error=tuple(float(e) for e in fitted.error.free_running),
+        params=fitted.params,
+    )
+
+
+def test_planner_chooses_moving_points_and_reaches_the_end(anticipation, examples):
+    start = examples.points[:, 0].copy()
+    seen = examples.visibility[:, 0].copy()
+    seen[:, :, :, 10:] = False
+    start[:, :, :, 10:] = np.nan  # padding may hold anything
+    plan = make_planner(anticipation)(start, seen)
+    assert plan.subgoals.shape == (16, 3, 2, 2, 4, 2) and plan.valid.all()
+    assert (np.asarray(plan.indices) < 10).all() and (np.asarray(plan.num_stages) == 3).all()
+    true = np.take_along_axis(examples.points[:, -1], np.asarray(plan.indices)[..., None], axis=3)
+    assert np.median(np.linalg.norm(plan.subgoals[:, -1] - true, axis=-1)) < 0.03
+
+
+def test_saved_model_plans_the_same(anticipation, examples, tmp_path):
+    save_anticipation(tmp_path / "a", anticipation)
+    loaded = load_anticipation(tmp_path / "a")
+    assert dataclasses.replace(loaded, params=None) == dataclasses.replace(anticipation, params=None)
+    args = (examples.points[:2, 0], examples.visibility[:2, 0])
+    for a, b in zip(make_planner(anticipation)(*args), make_planner(loaded)(*args), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_missing_and_foreign_models_are_named(anticipation, tmp_path):
+    with pytest.raises(ValueError, match="no anticipation model"):
+        load_anticipation(tmp_path / "none")
+    save_anticipation(tmp_path / "b", anticipation)
+    config = tmp_path / "b" / "config.json"
+    config.write_text(config.read_text().replace('"width": 32', '"width": 48'))
+    with pytest.raises(ValueError, match="train it again"):
+        load_anticipation(tmp_path / "b")

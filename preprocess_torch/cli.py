@@ -1,4 +1,5 @@
-"""`python -m preprocess_torch`: exit code 0, 1 (videos failed, disk full) or 2 (the command is wrong)."""
+"""`python -m preprocess_torch`: exit code 0, 1 (videos failed, disk full) or 2 (the command is
+wrong)."""
 
 from __future__ import annotations
 

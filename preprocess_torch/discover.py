@@ -1,7 +1,7 @@
 """Find the clips of a folder and group the synchronised views of an episode.
 
-`000.cam0.mp4` and `000.cam1.mp4` are the views `cam0` and `cam1` of episode `000`; `000.mp4` alone is its
-only view, `cam0`.
+`000.cam0.mp4` and `000.cam1.mp4` are the views `cam0` and `cam1` of episode `000`; `000.mp4`
+alone is its only view, `cam0`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Clip:
 
 
 def find_data_sets(data: Path) -> list[tuple[Path, Path]]:
-    """(folder, its path below `data`) of every folder that holds videos: `data` itself, or those below it.
+    """(folder, its path below `data`) of every folder that holds videos: `data` itself, or those
+    below it.
 
     Raises `UsageError` when the folder is missing or no videos are found.
     """
@@ -75,7 +76,8 @@ def _videos(folder: Path) -> list[Path]:
 
 
 def find_clips(folder: Path) -> list[Clip]:
-    """The episodes of one folder, by name; those whose views do not fit the rest carry a `problem`."""
+    """The episodes of one folder, by name; those whose views do not fit the rest carry a
+    `problem`."""
     episodes: dict[str, list[View]] = defaultdict(list)
     for path in _videos(folder):
         match = _VIEW.fullmatch(path.stem)

@@ -1,7 +1,7 @@
 """One clip → one record: decode, segment the first frame, choose points, follow them.
 
-`Engine` holds what is costly to build (models, later); `process_clip` changes nothing in it, so a worker
-process or a Ray actor can hold one engine and be given clip after clip.
+`Engine` holds what is costly to build (models, later); `process_clip` changes nothing in it, so a
+worker process or a Ray actor can hold one engine and be given clip after clip.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""One PNG an episode: first frame with masks and tracks, last frame with where the points are now."""
+"""One PNG an episode: first frame with masks and tracks, last frame with where the points are
+now."""
 
 from __future__ import annotations
 

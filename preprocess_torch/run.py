@@ -1,4 +1,5 @@
-"""Go through the videos of one data set: skip what is finished, report what is bad, merge at the end."""
+"""Go through the videos of one data set: skip what is finished, report what is bad, merge at the
+end."""
 
 from __future__ import annotations
 

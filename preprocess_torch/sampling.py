@@ -13,8 +13,8 @@ def sample_queries(
     """At most `count` pixel centres in the mask (pixels from the corner).
 
     Half of them at most are Shi-Tomasi corners, which a tracker can hold; the rest is topped up by
-    farthest point sampling, so that textureless parts are not empty. Points keep off the mask's edge,
-    where the background would be tracked, as far as the mask's size allows.
+    farthest point sampling, so that textureless parts are not empty. Points keep off the mask's
+    edge, where the background would be tracked, as far as the mask's size allows.
     """
     inner = erode(mask)
     distance = max(2.0, 0.6 * float(np.sqrt(inner.sum() / count)))
@@ -34,7 +34,8 @@ def sample_queries(
 
 
 def erode(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """The mask without its edge: 1 % of the image's side, less where no quarter of it would be left."""
+    """The mask without its edge: 1 % of the image's side, less where no quarter of it would be
+    left."""
     padded = np.pad(mask, 1).astype(np.uint8)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
     margin = 0.01 * min(mask.shape)

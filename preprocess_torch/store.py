@@ -1,4 +1,5 @@
-"""Finished records while a run goes on: one file a video, so that a kill loses at most the video in work.
+"""Finished records while a run goes on: one file a video, so that a kill loses at most the video
+in work.
 
     <out>/.parts/<video>.tfrecord    one record; removed once the shards hold it
     <out>/manifest.jsonl             one line a video: status, why not, seconds, counts
@@ -144,7 +145,8 @@ class Store:
             self._parts.rmdir()
 
     def _examples(self, keys: list[str]) -> Iterator[bytes]:
-        """Serialised records in the order of `keys`; those in old shards come in nearly that order."""
+        """Serialised records in the order of `keys`; those in old shards come in nearly that
+        order."""
         shards, ahead = enumerate(read_examples(self.out)) if self._in_shards else iter(()), {}
         for key in keys:
             place = self._kept[key]
@@ -159,13 +161,14 @@ class Store:
 
 
 def file_name(video_id: str) -> str:
-    """A file name for a video, whatever characters its own name has; different for different videos."""
+    """A file name for a video, whatever characters its own name has; different for different
+    videos."""
     episode = video_id.split("/", 1)[-1]
     name = quote(episode, safe=" ()+,-_", errors="surrogateescape")
-    if name == episode and len(name) < 100:
+    if name == episode and len(name) < 100 and name[0] != ".":
         return name
     digest = hashlib.sha256(episode.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return f"{name[:80]}-{digest}"
+    return f"{name[:80].lstrip('.')}-{digest}"
 
 
 def _key(example: bytes) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.logging import PANIC, set_level
 from jaxtyping import UInt8
 
 from preprocess_torch.errors import ClipError
@@ -15,7 +16,7 @@ from preprocess_torch.errors import ClipError
 MAX_BYTES = 4 << 30
 """A clip whose decoded frames need more memory than this is refused."""
 
-av.logging.set_level(av.logging.PANIC)  # FFmpeg's own lines would break the progress bar
+set_level(PANIC)  # FFmpeg's own lines would break the progress bar
 
 
 @dataclass(frozen=True)

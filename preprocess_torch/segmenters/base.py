@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
 
+@runtime_checkable
 class Segmenter(Protocol):
     """Built once a process; `segment` must not change its state."""
 
@@ -18,7 +19,8 @@ class Segmenter(Protocol):
     """those without which an episode is useless (found in no view)."""
 
     def describe(self) -> dict[str, Any]:
-        """Name and parameters, for the provenance; a change of them means that clips are done again."""
+        """Name and parameters, for the provenance; a change of them means that clips are done
+        again."""
         ...
 
     def inputs(self, path: Path) -> tuple[Path, ...]:
@@ -28,5 +30,6 @@ class Segmenter(Protocol):
     def segment(
         self, frames: UInt8[np.ndarray, "T H W 3"], path: Path
     ) -> dict[str, Bool[np.ndarray, "H W"]]:
-        """Mask of each entity seen in frame 0. Raises `ClipError` when the clip cannot be segmented."""
+        """Mask of each entity seen in frame 0. Raises `ClipError` when the clip cannot be
+        segmented."""
         ...

@@ -2,7 +2,8 @@
 
     --segmenter color --color object=green --color gripper=350-10,60-100,20-100
 
-A range is hue (degrees, may wrap), saturation and value (%). Pieces much smaller than the largest are noise.
+A range is hue (degrees, may wrap), saturation and value (%). Pieces much smaller than the largest
+are noise.
 """
 
 from __future__ import annotations
@@ -17,24 +18,23 @@ from jaxtyping import Bool, UInt8
 from preprocess_torch.config import PreprocessConfig
 from preprocess_torch.errors import UsageError
 
-Range = tuple[float, float]
+Range = tuple[float | int, float | int]
 """low and high; for a hue low may exceed high."""
 Colour = tuple[Range, Range, Range]
 """hue (degrees), saturation (%), value (%)."""
 
+_HUES: dict[str, Range] = {
+    "red": (345, 15),
+    "orange": (15, 42),
+    "yellow": (42, 70),
+    "green": (70, 165),
+    "cyan": (165, 195),
+    "blue": (195, 260),
+    "purple": (260, 300),
+    "pink": (300, 345),
+}
 NAMED: dict[str, Colour] = {
-    name: (hue, (35, 100), (20, 100))
-    for name, hue in {
-        "red": (345, 15),
-        "orange": (15, 42),
-        "yellow": (42, 70),
-        "green": (70, 165),
-        "cyan": (165, 195),
-        "blue": (195, 260),
-        "purple": (260, 300),
-        "pink": (300, 345),
-    }.items()
-} | {
+    **{name: (hue, (35.0, 100.0), (20.0, 100.0)) for name, hue in _HUES.items()},
     "white": ((0, 360), (0, 15), (85, 100)),
     "grey": ((0, 360), (0, 15), (25, 85)),
     "black": ((0, 360), (0, 100), (0, 20)),

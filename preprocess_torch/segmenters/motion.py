@@ -1,16 +1,17 @@
 """`motion`: the regions of the first frame that move, found without weights, prompts or labels.
 
-A grid of points is followed through the clip by Lucas-Kanade flow. A point counts as long as the way back
-ends where it began and its patch looks as in frame 0, so that background swept along by a moving edge
-drops out. Points that end up far from where they began are joined where neighbours move alike.
+A grid of points is followed through the clip by Lucas-Kanade flow. A point counts as long as the
+way back ends where it began and its patch looks as in frame 0, so that background swept along by
+a moving edge drops out. Points that end up far from where they began are joined where neighbours
+move alike.
 
-What starts to move first, and all that starts with it, is the first region: in a robot's video the arm,
-all of it. Of what starts later the pieces with the most motion are the next regions, in order of start.
-They are called `moving_0`, `moving_1`, or as `--entities gripper,object` says.
+What starts to move first, and all that starts with it, is the first region: in a robot's video
+the arm, all of it. Of what starts later the pieces with the most motion are the next regions, in
+order of start. They are called `moving_0`, `moving_1`, or as `--entities gripper,object` says.
 
-Rough by nature: textureless insides are missed. On simulated clips the gripper is always inside the first
-region; the object is hit in two clips of three, and then a fifth to three quarters of it. Use `masks` where
-you can, and look at the previews.
+Rough by nature: textureless insides are missed. On simulated clips the gripper is always inside
+the first region; the object is hit in two clips of three, and then a fifth to three quarters of
+it. Use `masks` where you can, and look at the previews.
 """
 
 from __future__ import annotations
@@ -160,7 +161,8 @@ def _join(
 def _rank(
     piece: np.ndarray, starts: np.ndarray, away: np.ndarray, length: int, c: MotionConfig
 ) -> list[int]:
-    """Labels of the pieces, most motion first after the first mover; early ones are merged in `piece`."""
+    """Labels of the pieces, most motion first after the first mover; early ones are merged in
+    `piece`."""
     sizes = {int(index): int((piece == index).sum()) for index in np.unique(piece)}
     large = [index for index, size in sizes.items() if size >= c.least]
     if not large:

@@ -13,7 +13,8 @@ TRACKERS = {name: f"preprocess_torch.trackers.{name}" for name in ("lucas_kanade
 
 NOT_YET = {
     "cotracker3": "cotracker3 is not built in yet: it will need `make setup EXTRAS=torch` and "
-    "`pip install git+https://github.com/facebookresearch/co-tracker` (code and weights CC-BY-NC-4.0); "
+    "`pip install git+https://github.com/facebookresearch/co-tracker` (code and weights "
+    "CC-BY-NC-4.0); "
     "use --tracker lucas_kanade until then"
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -25,11 +25,13 @@ class Tracks:
     """in [0, 1]."""
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Built once a process; `track` must not change its state."""
 
     def describe(self) -> dict[str, Any]:
-        """Name and parameters, for the provenance; a change of them means that clips are done again."""
+        """Name and parameters, for the provenance; a change of them means that clips are done
+        again."""
         ...
 
     def inputs(self, path: Path) -> tuple[Path, ...]:
@@ -43,5 +45,6 @@ class Tracker(Protocol):
         entity_id: Int[np.ndarray, " Q"],
         path: Path,
     ) -> Tracks:
-        """Follow `queries` (pixels from the corner, frame 0). Raises `ClipError` when that cannot be."""
+        """Follow `queries` (pixels from the corner, frame 0). Raises `ClipError` when that cannot
+        be."""
         ...

@@ -2,14 +2,16 @@
 
 A frame is taken in five steps:
 
-1. flow from the frame before; a point is good if the way back ends where it began, and the patch around
-   it looks like the one it started from, or like its own slow average;
-2. a good point that leaves its companions (similarity.py: points that have moved with it so far) is lost;
-3. a lost point goes where the motion of its companions since frame 0 puts it; if the patch of frame 0 is
-   found near there, it is good again;
-4. one that was seen a frame ago, and whose place still looks as before, is carried: it counts as seen,
-   for textureless surfaces fail step 1 though nothing hides them;
-5. good points are pulled to where flow straight from frame 0 puts them, if that looks better: no drift.
+1. flow from the frame before; a point is good if the way back ends where it began, and the patch
+   around it looks like the one it started from, or like its own slow average;
+2. a good point that leaves its companions (similarity.py: points that have moved with it so far)
+   is lost, unless enough of them leave with it;
+3. a lost point goes where the motion of its companions since frame 0 puts it; if the patch of
+   frame 0 is found near there, it is good again;
+4. one that was seen a frame ago, and whose place still looks as before, is carried: it counts as
+   seen, for textureless surfaces fail step 1 though nothing hides them;
+5. good points are pulled to where flow straight from frame 0 puts them, if that looks better: no
+   drift.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from preprocess_torch.trackers.base import Tracks
 from preprocess_torch.trackers.patches import patches_at
 from preprocess_torch.trackers.similarity import Companions
 
-VERSION = 2
+VERSION = 3
 """Part of the provenance: raise it when tracks change."""
 
 
@@ -57,6 +59,11 @@ class LucasKanadeConfig:
     """largest step of a good point away from its companions."""
     enough: int = 6
     """seen points that an entity needs for its lost ones to be placed from frame 0, and carried."""
+    allies: int = 4
+    """companions that make a stray point good if they have made the same step: a finger that starts
+    to move."""
+    ally_step: float = 0.5
+    """largest difference to the step of such a companion."""
     recover: float = 3.0
     """a lost point is taken up again within this distance of where its companions put it."""
     anchor: float = 1.0
@@ -128,13 +135,15 @@ class LucasKanadeTracker:
             good = seen & (error < c.round_trip) & (look < c.gate)
             # 2. companions
             together = companions.predict(points, moved, good, everyone)
-            good &= np.linalg.norm(moved - together, axis=-1) < c.stray
+            follows = np.linalg.norm(moved - together, axis=-1) < c.stray
+            good &= follows | (companions.agreeing(points, moved, good, c.ally_step) >= c.allies)
             # 3. the lost
             lost = np.flatnonzero(~good)
             guess = together[lost]
             enough = np.bincount(entity_id[good], minlength=entity_id.max() + 1)[entity_id[lost]]
             enough = enough >= c.enough
-            # from frame 0 errors do not add up, but a few companions do not span what has changed since
+            # from frame 0 errors do not add up, but a few companions do not span what has changed
+            # since
             guess[enough] = companions.predict(start, moved, good, lost[enough])
             moved[lost], error[lost] = guess, 0.5 * c.round_trip
             look[lost] = self._look(now, moved[lost], origin.patches[lost], slow[lost])

@@ -1,8 +1,8 @@
 """Move lost points with the visible points of their entity that have moved as they did.
 
-An entity need not be rigid: the fingers of a gripper slide against its hand. So each point has companions,
-the visible points whose offset from it has stayed the same so far, near ones first, and follows the
-similarity (rotation, scale, shift) that fits its companions' last step.
+An entity need not be rigid: the fingers of a gripper slide against its hand. So each point has
+companions, the visible points whose offset from it has stayed the same so far, near ones first,
+and follows the similarity (rotation, scale, shift) that fits its companions' last step.
 """
 
 from __future__ import annotations
@@ -33,6 +33,29 @@ class Companions:
         both = visible[:, None] & visible[None]
         self._drift = np.where(both, np.maximum(self._drift, against), self._drift)
 
+    def _nearest(
+        self, wanted: Int[np.ndarray, " n"], seen: Bool[np.ndarray, " Q"]
+    ) -> tuple[Int[np.ndarray, "n k"], Bool[np.ndarray, "n k"]]:
+        """The companions of each point, best first, and which of them are any."""
+        # a point that is far away drifts by rotation and scale alone: hence the ratio
+        cost = self._drift[wanted] / (10 + self._apart[wanted]) + 1e-3 * self._apart[wanted]
+        cost = np.where(seen[None] & ~self._other[wanted], cost, np.inf)
+        nearest = np.argsort(cost, axis=1, kind="stable")[:, :COMPANIONS]
+        return nearest, np.isfinite(np.take_along_axis(cost, nearest, axis=1))
+
+    def agreeing(
+        self,
+        before: Float[np.ndarray, "Q 2"],
+        after: Float[np.ndarray, "Q 2"],
+        seen: Bool[np.ndarray, " Q"],
+        within: float,
+    ) -> Int[np.ndarray, " Q"]:
+        """How many companions of each point have made the same step, up to `within` pixels."""
+        nearest, usable = self._nearest(np.arange(len(before)), seen)
+        step = after - before
+        apart = np.linalg.norm(step[nearest] - step[:, None], axis=-1)
+        return (usable & (apart < within)).sum(1)
+
     def predict(
         self,
         before: Float[np.ndarray, "Q 2"],
@@ -40,14 +63,11 @@ class Companions:
         seen: Bool[np.ndarray, " Q"],
         wanted: Int[np.ndarray, " n"],
     ) -> Float[np.ndarray, "n 2"]:
-        """Where the points `wanted` (indices) go, given the step `before` → `after` of the points `seen`."""
+        """Where the points `wanted` (indices) go, given the step `before` → `after` of the points
+        `seen`."""
         if len(wanted) == 0:
             return np.zeros((0, 2))
-        # a point that is far away drifts by rotation and scale alone: hence the ratio
-        cost = self._drift[wanted] / (10 + self._apart[wanted]) + 1e-3 * self._apart[wanted]
-        cost = np.where(seen[None] & ~self._other[wanted], cost, np.inf)
-        nearest = np.argsort(cost, axis=1, kind="stable")[:, :COMPANIONS]
-        usable = np.isfinite(np.take_along_axis(cost, nearest, axis=1))
+        nearest, usable = self._nearest(wanted, seen)
         start, end = _complex(before)[nearest], _complex(after)[nearest]
         weight = usable.astype(np.float64)
         turn, shift = np.ones(len(wanted), complex), np.zeros(len(wanted), complex)
@@ -57,7 +77,7 @@ class Companions:
             weight = usable / (1 + (residual / 0.5) ** 2)
         here = _complex(before)[wanted]
         there = np.where(usable.sum(1) >= MIN_COMPANIONS, turn * here + shift, here)
-        return np.stack([there.real, there.imag], axis=-1)
+        return np.stack([np.real(there), np.imag(there)], axis=-1)
 
 
 def _complex(points: np.ndarray) -> np.ndarray:
@@ -65,12 +85,14 @@ def _complex(points: np.ndarray) -> np.ndarray:
 
 
 def _fit(start: np.ndarray, end: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted least squares of `end = turn · start + shift` over the last axis, in complex numbers."""
+    """Weighted least squares of `end = turn · start + shift` over the last axis, in complex
+    numbers."""
     total = np.maximum(weight.sum(-1), 1e-9)
     mean_start, mean_end = (weight * start).sum(-1) / total, (weight * end).sum(-1) / total
     centred_start, centred_end = start - mean_start[:, None], end - mean_end[:, None]
     spread = (weight * abs(centred_start) ** 2).sum(-1)
     product = (weight * centred_start.conj() * centred_end).sum(-1)
-    # clumped companions say nothing about rotation: a prior of 4 px² an axis pulls towards a pure shift
+    # clumped companions say nothing about rotation: a prior of 4 px² an axis pulls towards a pure
+    # shift
     turn = (product + 4 * total) / (spread + 4 * total)
     return turn, mean_end - turn * mean_start

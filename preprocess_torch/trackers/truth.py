@@ -1,4 +1,5 @@
-"""`truth`: the simulator's own tracks, for benchmarks and as an upper bound. Never a result of the method.
+"""`truth`: the simulator's own tracks, for benchmarks and as an upper bound. Never a result of
+the method.
 
 `experiments/record_demos.py --truth` writes `000.cam0.truth.npz` beside `000.cam0.mp4`.
 """

@@ -1,12 +1,14 @@
-"""Keypoint records on disk: a TFDS data set of TFRecord shards, written and read without TensorFlow.
+"""Keypoint records on disk: a TFDS data set of TFRecord shards, written and read without
+TensorFlow.
 
     data/drawer_open/
-      dataset_info.json                         written last: its presence says that the set is whole
+      dataset_info.json      written last: its presence says that the set is whole
       features.json
       drawer_open-train.tfrecord-00000-of-00001
 
-The folder itself is what `tfds.builder_from_directory` takes; `as_dataset()` needs TensorFlow, `read_records` does not.
-The data set's version is `<SCHEMA_VERSION>.0.0`. V and Q are the same for all records of a set, T is not.
+The folder itself is what `tfds.builder_from_directory` takes; `as_dataset()` needs TensorFlow,
+`read_records` does not. The data set's version is `<SCHEMA_VERSION>.0.0`. V and Q are the same
+for all records of a set, T is not.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ _ARRAYS = ("tracks", "visibility", "confidence", "entity_id")
 
 
 def record_features(num_views: int, num_slots: int, decode_images: bool = True) -> Any:
-    """The `tfds.features.FeaturesDict` of a record; `decode_images=False` reads the JPEGs as they are."""
-    import tensorflow_datasets as tfds  # 0.8 s, hence not at the top; imports TensorFlow only when asked to
+    """The `tfds.features.FeaturesDict` of a record; `decode_images=False` reads the JPEGs as they
+    are."""
+    import tensorflow_datasets as tfds  # 0.8 s, hence not at the top
 
     f = tfds.features
     image = f.Image(shape=(None, None, 3), encoding_format="jpeg") if decode_images else f.Text()
@@ -60,7 +63,8 @@ def record_features(num_views: int, num_slots: int, decode_images: bool = True) 
 
 
 def encode_record(record: KeypointRecord) -> bytes:
-    """A serialised `tf.train.Example`; equal records give equal bytes. Raises `ValueError` for a record off schema."""
+    """A serialised `tf.train.Example`; equal records give equal bytes. Raises `ValueError` for a
+    record off schema."""
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
     check_record(record)
@@ -80,19 +84,24 @@ def decode_record(example: bytes) -> KeypointRecord:
     from tensorflow_datasets.proto import tf_example_pb2
 
     try:
-        fields = tf_example_pb2.Example.FromString(example).features.feature
-        views = len(fields["view_names"].bytes_list.value)
-        slots = len(fields["entity_id"].int64_list.value)
-        values = record_features(views, slots, decode_images=False).deserialize_example_np(example)
+        message: Any = tf_example_pb2
+        found = message.Example.FromString(example).features.feature
+        views = len(found["view_names"].bytes_list.value)
+        slots = len(found["entity_id"].int64_list.value)
+        values: dict[str, Any] = record_features(
+            views, slots, decode_images=False
+        ).deserialize_example_np(example)
     except Exception as error:  # protobuf, zlib and numpy each raise their own
         raise ValueError(f"not a keypoint record of schema {SCHEMA_VERSION}: {error}") from error
-    values = {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
-    values |= {name: tuple(v.decode() for v in values[name]) for name in _NAMES}
-    values |= {name: np.array(values[name]) for name in _ARRAYS}  # own, writable memory
-    values["fps"] = float(values["fps"])
-    values["image_size"] = tuple(int(v) for v in values["image_size"])
-    values["first_frames"] = tuple(bytes(v) for v in values["first_frames"])
-    record = KeypointRecord(**values)
+    fields: dict[str, Any] = {
+        k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()
+    }
+    fields |= {name: tuple(v.decode() for v in values[name]) for name in _NAMES}
+    fields |= {name: np.array(values[name]) for name in _ARRAYS}  # own, writable memory
+    fields["fps"] = float(values["fps"])
+    fields["image_size"] = tuple(int(v) for v in values["image_size"])
+    fields["first_frames"] = tuple(bytes(v) for v in values["first_frames"])
+    record = KeypointRecord(**fields)
     check_record(record)
     return record
 
@@ -120,9 +129,10 @@ def write_examples(
 ) -> None:
     """Write serialised records as the data set `out`, replacing what is there.
 
-    All new files are complete on disk, under temporary names, before the first old one goes. The old
-    dataset_info.json is then removed, the files are renamed, and the new dataset_info.json comes last:
-    a set that was interrupted in between is refused by the reader. A full disk leaves the old set as it was.
+    All new files are complete on disk, under temporary names, before the first old one goes. The
+    old dataset_info.json is then removed, the files are renamed, and the new dataset_info.json
+    comes last: a set that was interrupted in between is refused by the reader. A full disk leaves
+    the old set as it was.
     """
     from google.protobuf import json_format
     from tensorflow_datasets.core.proto import dataset_info_pb2
@@ -151,7 +161,7 @@ def write_examples(
         lengths.append(len(pending))
         sizes.append(sum(map(len, pending)))
 
-        info = dataset_info_pb2.DatasetInfo(
+        info = dataset_info_pb2.DatasetInfo(  # pyright: ignore[reportAttributeAccessIssue]
             name=name,
             version=DATA_VERSION,
             file_format="tfrecord",
@@ -203,9 +213,11 @@ def find_dataset(path: Path) -> Path:
 
 
 def read_examples(path: Path) -> Iterator[bytes]:
-    """The serialised records of a data set, in the order of writing, each with its check sums verified.
+    """The serialised records of a data set, in the order of writing, each with its check sums
+    verified.
 
-    Raises `FileNotFoundError` (no set, a shard gone) or `ValueError` (damage, unknown schema version).
+    Raises `FileNotFoundError` (no set, a shard gone) or `ValueError` (damage, unknown schema
+    version).
     """
     folder = find_dataset(path)
     again = "delete the folder and run preprocess_torch again"

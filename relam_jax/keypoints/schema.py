@@ -16,7 +16,8 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class KeypointRecord:
-    """All candidate tracks of one episode; selection (Θ, K, keyframes) happens later, on the record."""
+    """All candidate tracks of one episode; selection (Θ, K, keyframes) happens later, on the
+    record."""
 
     video_id: str
     """`<task>/<episode_id>`, unique in a data set."""

@@ -1,8 +1,8 @@
 """TFRecord framing and atomic files, without TensorFlow.
 
-A TFRecord file is a run of frames: length (uint64 LE), masked crc32c of the length, payload, masked crc32c
-of the payload (tensorflow/core/lib/io/record_writer.cc). grain reads the same files but checks no sum and
-imports jax, so the thirty lines are written out here.
+A TFRecord file is a run of frames: length (uint64 LE), masked crc32c of the length, payload,
+masked crc32c of the payload (tensorflow/core/lib/io/record_writer.cc). grain reads the same files
+but checks no sum and imports jax, so the thirty lines are written out here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def frame(payload: bytes) -> bytes:
 def read_frames(path: Path) -> Iterator[bytes]:
     """The payloads of a TFRecord file, in order.
 
-    Raises `ValueError` with the file and the record at fault when a frame is cut off or a check sum differs.
+    Raises `ValueError` with the file and the record at fault when a frame is cut off or a check
+    sum differs.
     """
     with open(path, "rb") as file:
         left, index = os.fstat(file.fileno()).st_size, 0
@@ -57,7 +58,8 @@ def read_frames(path: Path) -> Iterator[bytes]:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it; whatever was written is removed when that fails."""
+    """Write a file and wait until the disk has it; whatever was written is removed when that
+    fails."""
     try:
         with open(path, "wb") as file:
             file.write(data)

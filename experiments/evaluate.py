@@ -1,4 +1,4 @@
-"""Evaluate the newest checkpoint of a run: success with its confidence interval, and a video a seed.
+"""Evaluate the newest checkpoint of a run: success with its interval, and a video a seed.
 
     python experiments/evaluate.py --run runs/x
 
@@ -37,10 +37,11 @@ def main() -> None:
     result = evaluate_run(args.run, args.episodes, args.video, args.out)
     any_step, end = result["success_any"], result["success_end"]
     print(
-        f"{args.run} after {result['env_steps']} env_steps: success {any_step['mean']:.0%} "
-        f"(95 % CI {any_step['low']:.0%} to {any_step['high']:.0%}) at any step, {end['mean']:.0%} at the end, "
-        f"{result['stages_met']['mean']:.0%} of the subgoals met, {result['num_seeds']} × {result['episodes']} "
-        f"episodes; {args.out or args.run / 'evaluation.json'}"
+        f"{args.run} after {result['env_steps']} env_steps, {result['num_seeds']} seeds × "
+        f"{result['episodes']} episodes: success {any_step['mean']:.0%} at any step (95 % CI "
+        f"{any_step['low']:.0%} to {any_step['high']:.0%}), {end['mean']:.0%} at the end, "
+        f"{result['stages_met']['mean']:.0%} of the subgoals met; written to "
+        f"{args.out or args.run / 'evaluation.json'}"
     )
 
 

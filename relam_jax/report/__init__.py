@@ -1,1 +1,1 @@
-
+"""Evaluation of runs, and one self-contained HTML page about them."""

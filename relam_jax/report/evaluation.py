@@ -11,15 +11,14 @@ import jax
 import numpy as np
 
 from relam_jax.agents.sac import make_sac
-from relam_jax.anticipation.plan import Anticipation, load_anticipation
 from relam_jax.envs.protocol import BatchedEnv
-from relam_jax.keypoints.records import read_records
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.report.overlay import Watch, overlay_frames, watched_episode
+from relam_jax.report.run_folder import demonstrations, read_config, run_anticipation
 from relam_jax.report.statistics import bootstrap_interval, success_interval
 from relam_jax.reward.stage_machine import Goal
 from relam_jax.training.checkpoint import load_actor
-from relam_jax.training.config import TrainConfig, from_json
+from relam_jax.training.config import TrainConfig
 from relam_jax.training.evaluate import Evaluation, evaluate
 from relam_jax.training.loop import make_goal_env
 from relam_jax.training.provenance import provenance
@@ -29,46 +28,11 @@ SLOWER = 2.0
 """Videos run so many times slower than the simulation."""
 MAX_VIDEOS = 3
 """Videos are made of the first seeds only."""
-NO_RENDERER = "no video: no off-screen renderer works here (Debian, Ubuntu: apt-get install libegl1 libgl1-mesa-dri)"
-
-
-def read_config(run: Path) -> TrainConfig:
-    """The config of a run folder.
-
-    Raises:
-        ValueError: there is no run, or it is of another version.
-    """
-    if not (run / "config.json").exists():
-        raise ValueError(
-            f"no run at {run} (no config.json): train with experiments/train.py --out {run}"
-        )
-    return from_json((run / "config.json").read_text())
-
-
-def run_anticipation(run: Path, config: TrainConfig) -> Anticipation:
-    """The anticipation model that a run was trained with. ValueError where there is none."""
-    return load_anticipation(anticipation_folder(run, config))
-
-
-def anticipation_folder(run: Path, config: TrainConfig) -> Path:
-    """Where a run's anticipation model lies: the one it was given, else its own."""
-    return Path(config.anticipation) if config.anticipation else run / "anticipation"
-
-
-def data_folder(config: TrainConfig) -> Path:
-    """Where a run's keypoint records lie, if it was trained on any here."""
-    return Path(config.data or f"data/{config.task}")
-
-
-def demonstrations(config: TrainConfig) -> dict[str, Any]:
-    """Number of demonstrations and the tracker that made their tracks; None where the data is not here."""
-    try:
-        records = read_records(data_folder(config))
-        parameters = json.loads(records[0].provenance).get("parameters", {})
-    except (OSError, ValueError):
-        return {"number": None, "tracker": None, "segmenter": None}
-    names = {k: parameters.get(k, {}).get("name") for k in ("tracker", "segmenter")}
-    return {"number": len(records)} | names
+INTERVAL = "95 %, bootstrap over episodes, stratified by seed; exact binomial where all ended alike"
+NO_RENDERER = (
+    "no video: no off-screen renderer works here "
+    "(Debian, Ubuntu: apt-get install libegl1 libgl1-mesa-dri)"
+)
 
 
 class Outcome(NamedTuple):
@@ -86,7 +50,7 @@ def play(run: Path, config: TrainConfig, episodes: int, watch_seeds: int) -> Out
     """Evaluate the newest checkpoint, watching the first episode of the first `watch_seeds` seeds.
 
     Raises:
-        ValueError: there is no checkpoint or no anticipation model, or they do not fit this version.
+        ValueError: there is no checkpoint or no anticipation model, or they are of another version.
     """
     actor, env_steps = load_actor(run)
     env = make_goal_env(config, run_anticipation(run, config), config.num_seeds * episodes, "eval")
@@ -111,7 +75,7 @@ def play(run: Path, config: TrainConfig, episodes: int, watch_seeds: int) -> Out
 
 
 def evaluate_run(run: Path, episodes: int, video: bool, out: Path | None) -> dict[str, Any]:
-    """Evaluate a run, write `out` (default: evaluation.json in its folder) and the videos beside it.
+    """Evaluate a run; write `out` (default: evaluation.json in its folder) and videos beside it.
 
     Raises:
         ValueError: there is nothing to evaluate, or `episodes` is not positive.
@@ -133,7 +97,7 @@ def evaluate_run(run: Path, episodes: int, video: bool, out: Path | None) -> dic
 
 
 def _write_videos(out: Path, config: TrainConfig, episodes: int, outcome: Outcome) -> list[str]:
-    """One a watched seed; prints one notice where nothing could be rendered. Returns the files' names."""
+    """One a watched seed, or one notice where nothing could be rendered; returns file names."""
     names = []
     if outcome.watch is None or outcome.goals is None:
         return names
@@ -183,7 +147,7 @@ def _result(
         "run": str(run),
         "task": config.task,
         **success,
-        "interval": "95 %, bootstrap over episodes, stratified by seed; exact binomial where all ended alike",
+        "interval": INTERVAL,
         "num_seeds": config.num_seeds,
         "episodes": episodes,
         "per_seed": per_seed,

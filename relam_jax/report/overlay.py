@@ -1,26 +1,19 @@
-"""What a policy does, as a video: camera images with keypoints, subgoals, stage, reward and success."""
+"""What a policy does, as a video: camera images with keypoints, subgoals, stage and reward."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
-import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from relam_jax.envs.protocol import BatchedEnv, Candidates, EnvState
+from relam_jax.report.along import reward_along
 from relam_jax.report.palette import entity_rgb
-from relam_jax.reward.stage_machine import (
-    Goal,
-    RewardConfig,
-    StageState,
-    keypoint_reward,
-    start_stage,
-)
+from relam_jax.reward.stage_machine import Goal, RewardConfig
 
 VIEW_SIDE = 384
 """Pixels a side of a view in the video."""
@@ -29,9 +22,9 @@ STRIP = 56
 
 
 class Watch:
-    """Passes everything on to a `BatchedEnv` and keeps pictures and keypoints of some environments' first episode.
+    """Passes everything on to a `BatchedEnv`, keeping the first episode of some environments.
 
-    It sees the last state of an episode, which a `GoalEnv` resets before anybody else can render it.
+    It sees the last state of an episode, which a `GoalEnv` resets before anybody could render it.
     """
 
     def __init__(self, env: BatchedEnv, watched: Sequence[int]) -> None:
@@ -66,31 +59,6 @@ class Watch:
         return seen
 
 
-class Along(NamedTuple):
-    """What the stage machine says along T frames; row t is about frame t + 1, after the first."""
-
-    reward: Float[Array, "T-1"]
-    stage: Int[Array, "T-1"]
-    distance: Float[Array, "T-1 V E"]
-
-
-@partial(jax.jit, static_argnames="config")
-def reward_along(
-    keypoints: Float[Array, "T V E K 2"],
-    visibility: Bool[Array, "T V E K"],
-    goal: Goal,
-    config: RewardConfig,
-) -> Along:
-    """Run the stage machine over given keypoints, as the training loop does over those of a simulator."""
-
-    def advance(state: StageState, frame: tuple[Array, Array]) -> tuple[StageState, Along]:
-        reward, state = keypoint_reward(state, *frame, goal, config)
-        return state, Along(reward, state.stage, state.distance)
-
-    start = start_stage(keypoints[0], visibility[0], goal, config)
-    return jax.lax.scan(advance, start, (keypoints[1:], visibility[1:]))[1]
-
-
 class Episode(NamedTuple):
     """One episode, ready to be drawn; T frames."""
 
@@ -110,7 +78,7 @@ class Episode(NamedTuple):
 
 
 def watched_episode(watch: Watch, row: int, goal: Goal, config: RewardConfig) -> Episode | None:
-    """The episode of the `row`-th watched environment under its `goal`; None where nothing could be rendered."""
+    """The `row`-th watched environment's episode under its `goal`; None if it was not rendered."""
     images = [frame[row] for frame in watch.images]
     if not images or any(image is None for frame in images for image in frame):
         return None
@@ -132,7 +100,7 @@ def watched_episode(watch: Watch, row: int, goal: Goal, config: RewardConfig) ->
 
 
 def overlay_frames(episode: Episode, title: str) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """Views side by side: keypoints filled, subgoals hollow, a line between; text and stage bar below."""
+    """Views side by side: keypoints filled, subgoals hollow, lines between; stages below."""
     views = len(episode.images[0])
     for t, images in enumerate(episode.images):
         pictures = [

@@ -1,11 +1,11 @@
-"""Colours: bright ones for entities on camera images, names of CSS variables for everything else."""
+"""Colours: bright ones for entities on camera images, CSS variables for everything else."""
 
 from __future__ import annotations
 
 ENTITY_RGB = ((255, 170, 0), (0, 200, 255), (255, 60, 160), (120, 230, 60), (170, 120, 255))
 """One an entity, repeated; those of the previews that preprocess_torch writes."""
 NUM_SERIES = 8
-"""Line colours in the template: `--s0` … one a run, and `--e0` … one an entity (two schemes, light and dark)."""
+"""Line colours in the template, light and dark: `--s0` … one a run, `--e0` … one an entity."""
 
 
 def entity_rgb(entity: int) -> tuple[int, int, int]:

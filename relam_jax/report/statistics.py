@@ -22,8 +22,8 @@ class Interval(NamedTuple):
 def bootstrap_interval(values: Float[np.ndarray, "S P"], seed: int = 0) -> Interval:
     """Percentile bootstrap of the mean over S seeds × P episodes, stratified by seed.
 
-    Episodes are drawn anew within each seed, as many as there were: the interval is that of these S policies, over
-    episodes. The same values and `seed` give the same limits.
+    Episodes are drawn anew within each seed, as many as there were: the interval is that of these
+    S policies, over episodes. The same values and `seed` give the same limits.
     """
     seeds, episodes = values.shape
     draws = np.random.default_rng(seed).integers(episodes, size=(RESAMPLES, seeds, episodes))
@@ -33,9 +33,10 @@ def bootstrap_interval(values: Float[np.ndarray, "S P"], seed: int = 0) -> Inter
 
 
 def success_interval(success: Bool[np.ndarray, "S P"], seed: int = 0) -> Interval:
-    """As `bootstrap_interval`; where all episodes ended alike, the exact binomial limits (Clopper and Pearson).
+    """As `bootstrap_interval`; where all ended alike, the exact binomial limits (Clopper, Pearson).
 
-    The bootstrap of 30 successes of 30 is the single point 100 %, which says nothing about the next episode.
+    The bootstrap of 30 successes of 30 is the single point 100 %, which says nothing about the next
+    episode.
     """
     limit = ((1 - LEVEL) / 2) ** (1 / success.size)
     if success.all():
@@ -46,7 +47,7 @@ def success_interval(success: Bool[np.ndarray, "S P"], seed: int = 0) -> Interva
 
 
 def outcomes(shares: Float[np.ndarray, " S"], episodes: int) -> Bool[np.ndarray, "S P"]:
-    """Successes that have these shares a seed: what a log that kept only shares still knows of the episodes."""
+    """Successes with these shares a seed: what a log of shares still knows of the episodes."""
     return np.arange(episodes) < np.round(np.asarray(shares)[:, None] * episodes)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from relam_jax.anticipation.fit_task import learn_anticipation
 from relam_jax.anticipation.plan import Anticipation, load_anticipation
 from relam_jax.training.config import TrainConfig, changed_fields, from_json, to_json
 from relam_jax.training.loop import train
+from relam_jax.training.provenance import append_provenance
 
 
 def run_experiment(config: TrainConfig, resume: bool) -> dict[str, float]:
@@ -35,6 +38,7 @@ def run_experiment(config: TrainConfig, resume: bool) -> dict[str, float]:
     partial = saved.with_suffix(".tmp")
     partial.write_text(to_json(config))
     partial.replace(saved)
+    append_provenance(run)
     result = train(config, anticipation, resume)
     print(
         f"{run}: success {result['success']:.0%} at any step, {result['success_end']:.0%} at the end, "
@@ -55,4 +59,8 @@ def _anticipation(config: TrainConfig) -> Anticipation:
             f"no keypoint records at {data}: run `make preprocess DATA=videos/{config.task}` first, "
             "or name a folder with --data or a model with --anticipation"
         )
-    return learn_anticipation(data, own, config.selection, config.keyframes, config.fit)
+    began = time.monotonic()
+    anticipation = learn_anticipation(data, own, config.selection, config.keyframes, config.fit)
+    seconds = round(time.monotonic() - began, 1)
+    (own / "timing.json").write_text(json.dumps({"seconds": seconds}) + "\n")
+    return anticipation

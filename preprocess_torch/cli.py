@@ -21,10 +21,7 @@ def main(args: list[str] | None = None) -> int:
     """Parse `args` (default: the command line), run, return the exit code."""
     config = tyro.cli(PreprocessConfig, args=args, prog="python -m preprocess_torch")
     try:
-        summaries = preprocess(config)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        summaries, wrong = preprocess(config)
     except OSError as error:
         if error.errno in FULL:
             print(
@@ -38,20 +35,31 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    for message in wrong:
+        print(f"error: {message}", file=sys.stderr)
     none_done = any(summary.done + summary.skipped == 0 for summary in summaries)
     any_failed = any(summary.failed for summary in summaries)
-    return int(none_done or (config.strict and any_failed))
+    return 2 if wrong else int(none_done or (config.strict and any_failed))
 
 
-def preprocess(config: PreprocessConfig) -> list[Summary]:
-    """Every data set that `config.data` holds, one after the other."""
-    data_sets = find_data_sets(config.data)
-    summaries = []
+def preprocess(config: PreprocessConfig) -> tuple[list[Summary], list[str]]:
+    """Every data set that `config.data` holds, one after the other.
+
+    Returns what came of them, and why those that could not be begun could not.
+    """
+    try:
+        data_sets = find_data_sets(config.data)
+    except UsageError as error:
+        return [], [str(error)]
+    summaries, wrong = [], []
     for folder, below in data_sets:
         if below == Path():
             out = config.out or Path("data") / folder.resolve().name
         else:
             out = (config.out or Path("data")) / below
-        summaries.append(run_data_set(config, folder, out))
-        print(summaries[-1])
-    return summaries
+        try:
+            summaries.append(run_data_set(config, folder, out))
+            print(summaries[-1])
+        except UsageError as error:
+            wrong.append(str(error))
+    return summaries, list(dict.fromkeys(wrong))

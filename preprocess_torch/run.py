@@ -5,18 +5,23 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm import tqdm
 
 from preprocess_torch.config import PreprocessConfig
 from preprocess_torch.discover import Clip, find_clips
 from preprocess_torch.errors import ClipError, UsageError
-from preprocess_torch.pipeline import Engine, Processed, build_engine, clip_key, process_clip
+from preprocess_torch.pipeline import Engine, build_engine, clip_key, process_clip
 from preprocess_torch.preview import preview_png
 from preprocess_torch.store import Store
 from relam_jax.keypoints.records import encode_record
+from relam_jax.keypoints.schema import KeypointRecord
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,28 +65,28 @@ def run_data_set(config: PreprocessConfig, folder: Path, out: Path) -> Summary:
             tqdm.write(remark, file=sys.stderr)
         bar = tqdm(clips, desc=out.name, unit="video", disable=None, smoothing=0.1)
         for clip in bar:
-            key = clip_key(clip, engine)
-            if store.has(key):
-                keys.append(key)
-                skipped += 1
-                if store.line(clip.video_id).get("key") != key:  # killed before it was written
-                    store.report(_line(clip, key, status="ok"))
-                continue
-            begun = time.monotonic()
+            key, begun = "", time.monotonic()
             try:
-                processed = _process(clip, engine, key)
+                key = _guarded(clip_key, clip, engine)
+                processed = None if store.has(key) else _process(clip, engine, key)
             except ClipError as error:
                 failed += 1
                 tqdm.write(f"skipped {clip.video_id}: {error}", file=sys.stderr)
                 store.report(_line(clip, key, status="failed", reason=str(error)))
                 continue
-            example = encode_record(processed.record)
-            store.add(key, clip.video_id, example, preview_png(processed))
+            if processed is None:
+                keys.append(key)
+                skipped += 1
+                if store.line(clip.video_id).get("key") != key:  # killed before it was written
+                    store.report(_line(clip, key, status="ok"))
+                continue
+            record, example, preview = processed
+            store.add(key, clip.video_id, example, preview)
             seconds = time.monotonic() - begun
-            store.report(_line(clip, key, status="ok", processed=processed, seconds=seconds))
+            store.report(_line(clip, key, status="ok", record=record, seconds=seconds))
             keys.append(key)
             done += 1
-            frames += processed.record.num_frames * processed.record.num_views
+            frames += record.num_frames * record.num_views
             bar.set_postfix_str(f"{frames / (time.monotonic() - started):.0f} frames/s")
         video_ids = [clip.video_id for clip in clips]
         views = max((len(clip.views) for clip in clips if not clip.problem), default=1)
@@ -89,12 +94,22 @@ def run_data_set(config: PreprocessConfig, folder: Path, out: Path) -> Summary:
     return Summary(out, done, skipped, failed, frames, time.monotonic() - started)
 
 
-def _process(clip: Clip, engine: Engine, key: str) -> Processed:
-    """`process_clip`, where whatever else goes wrong is that clip's problem alone."""
+def _process(clip: Clip, engine: Engine, key: str) -> tuple[KeypointRecord, bytes, bytes]:
+    """The record of a clip, itself serialised, and the preview as a PNG."""
     if clip.problem:
         raise ClipError(clip.problem)
+
+    def work() -> tuple[KeypointRecord, bytes, bytes]:
+        processed = process_clip(clip, engine, key)
+        return processed.record, encode_record(processed.record), preview_png(processed)
+
+    return _guarded(work)
+
+
+def _guarded(function: Callable[..., T], *args: object) -> T:
+    """Call a function; whatever goes wrong in it becomes that clip's problem alone."""
     try:
-        return process_clip(clip, engine, key)
+        return function(*args)
     except (ClipError, MemoryError):
         raise
     except Exception as error:
@@ -108,7 +123,7 @@ def _line(
     *,
     status: str,
     reason: str | None = None,
-    processed: Processed | None = None,
+    record: KeypointRecord | None = None,
     seconds: float | None = None,
 ) -> dict[str, object]:
     """One line of the manifest."""
@@ -119,8 +134,7 @@ def _line(
     }
     if reason:
         line["reason"] = reason
-    if processed:
-        record = processed.record
+    if record:
         first = record.visibility[:, 0]
         line["frames"] = record.num_frames
         line["points"] = {

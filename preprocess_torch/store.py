@@ -61,8 +61,7 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         if self._lock:
-            (self.out / ".lock").unlink(missing_ok=True)
-            self._lock.close()
+            self._lock.close()  # the file stays: removing it could part two runs from one lock
 
     def open(self, settings: dict[str, Any], redo: bool) -> str | None:
         """Take stock of what earlier runs left. Returns a remark for the user, if there is one.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.error import FFmpegError
 from av.logging import PANIC, set_level
 from jaxtyping import UInt8
@@ -15,6 +17,9 @@ from preprocess_torch.errors import ClipError
 
 MAX_BYTES = 4 << 30
 """A clip whose decoded frames need more memory than this is refused."""
+
+AV_TIME_BASE = 1_000_000
+"""FFmpeg's ticks a second of container times."""
 
 set_level(PANIC)  # FFmpeg's own lines would break the progress bar
 
@@ -50,7 +55,7 @@ def read_video(path: Path) -> Video:
                 size += frames[-1].nbytes
                 if size > MAX_BYTES:
                     raise ClipError(f"needs more than {MAX_BYTES >> 30} GiB when decoded: cut it")
-            _check_complete(stream, times)
+            _check_complete(container, stream, times)
             rate = stream.average_rate or stream.guessed_rate
     except FFmpegError as error:
         if isinstance(error, OSError) and error.errno in (13,):
@@ -70,16 +75,23 @@ def read_video(path: Path) -> Video:
     return Video(np.stack(frames), float(rate or 0.0))
 
 
-def _check_complete(stream: av.VideoStream, times: list[int | None]) -> None:
+def _check_complete(
+    container: InputContainer, stream: av.VideoStream, times: list[int | None]
+) -> None:
     """Raise `ClipError` when the file promises frames after the last one that came out."""
-    missing = stream.frames - len(times)
-    if missing <= 0 or not times:
-        return
     known = [time for time in times if time is not None]
-    if stream.duration and known and stream.average_rate and stream.time_base:
+    if not known or not stream.average_rate or not stream.time_base:
+        return
+    frame = 1 / stream.average_rate
+    end = max(known) * stream.time_base + Fraction(5, 2) * frame  # seconds, with some tolerance
+    if stream.frames:
         # an edit list may hide frames on purpose: then the last shown frame still ends the stream
-        end = (stream.start_time or 0) + stream.duration
-        frame = 1.0 / float(stream.average_rate) / float(stream.time_base)
-        if max(known) + 2.5 * frame > end:
-            return
-    raise ClipError(f"is cut off: {len(times)} of {stream.frames} frames can be decoded")
+        missing = stream.frames - len(times)
+        promised = (stream.start_time or 0) + (stream.duration or 0)
+        if missing > 0 and not (stream.duration and end > promised * stream.time_base):
+            raise ClipError(f"is cut off: {len(times)} of {stream.frames} frames can be decoded")
+    elif container.duration and not container.streams.audio:  # Matroska counts no frames
+        start = Fraction(container.start_time or 0, AV_TIME_BASE)
+        promised = start + Fraction(container.duration, AV_TIME_BASE)
+        if end < promised:
+            raise ClipError(f"is cut off: it ends at {float(end):.1f} s of {float(promised):.1f} s")

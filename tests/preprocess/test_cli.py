@@ -76,7 +76,7 @@ def test_end_to_end_two_views(
     assert lines[0]["points"] == {"gripper": [30, 30], "object": [30, 30]}
     preview = cv2.imread(str(out / "previews" / "001.png"))
     assert preview is not None and preview.shape[0] > 2 * 96
-    assert not (out / ".parts").exists() and not (out / ".lock").exists()
+    assert not (out / ".parts").exists()
     printed = capsys.readouterr()
     assert "2 videos" in printed.out and "%" not in printed.err  # no bar off a terminal
 
@@ -166,6 +166,17 @@ def test_default_out_and_folders_of_folders(
     assert sorted(p.name for p in Path("data").iterdir()) == ["pull", "push"]
     assert run("--data", "videos", "--out", "else/where") == 0
     assert len(read_records(Path("else/where/pull"))) == 1
+
+
+def test_one_folder_without_masks_does_not_stop_the_others(
+    make_folder: MakeFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (make_folder("bare", 1) / "masks.json").unlink()
+    make_folder("push", 1)
+    assert run("--data", tmp_path / "videos", "--out", tmp_path / "data") == 2
+    printed = capsys.readouterr()
+    assert "masks.json is missing" in printed.err and "push: 1 videos" in printed.out
+    assert len(read_records(tmp_path / "data" / "push")) == 1
 
 
 def test_views_that_do_not_fit(make_folder: MakeFolder, tmp_path: Path) -> None:

@@ -80,6 +80,15 @@ def test_whatever_is_no_video_says_what_it_is(tmp_path: Path) -> None:
     assert "cut off" in problem(cut(tmp_path / "fast.mp4", 0.6, faststart=True))
 
 
+def test_a_cut_matroska_file_is_noticed(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (40, 64, 64, 3)).astype(np.uint8)
+    data = write_video(tmp_path / "whole.mkv", noise).read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 2])
+    assert len(read_video(tmp_path / "whole.mkv").frames) == 40
+    with pytest.raises(ClipError, match="cut off"):
+        read_video(tmp_path / "cut.mkv")
+
+
 def test_a_clip_too_large_for_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,11 +26,9 @@ class PreprocessConfig:
     points: int = 64
     """candidate points an entity and view, at most 256; all of them are kept in the record."""
     entities: str = ""
-    """motion: names of the moving regions, comma separated, in the order in which they first
-    move."""
+    """motion: names of the moving regions, comma separated, in order of their start."""
     color: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """color: `object=green` or `object=80-160,30-100,20-100` (hue in degrees, saturation and
-    value in %); once an entity."""
+    """color: `object=green` or `object=80-160,30-100,20-100` (HSV: degrees, %, %)."""
     strict: bool = False
     """exit with an error if any video fails, not only if all do."""
     redo: bool = False

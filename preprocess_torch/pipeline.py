@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from preprocess_torch.trackers.base import Tracker
 from preprocess_torch.video import Video, read_video
 from relam_jax.keypoints.schema import SCHEMA_VERSION, KeypointRecord
 
-PIPELINE_VERSION = 1
+PIPELINE_VERSION = 2
 """Raise it when records change for the same segmenter and tracker."""
 
 
@@ -152,9 +153,10 @@ def _choose(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Slots that are filled in this view, and their query points (pixels from the corner)."""
     used, queries = [np.zeros(0, np.int64)], [np.zeros((0, 2), np.float32)]
+    rng = np.random.default_rng(zlib.crc32(video.frames[0].tobytes()))
     for index, name in enumerate(engine.segmenter.entities):
         if name in masks:
-            queries.append(sample_queries(video.frames[0], masks[name], engine.points))
+            queries.append(sample_queries(video.frames[0], masks[name], engine.points, rng))
             used.append(index * engine.points + np.arange(len(queries[-1])))
     return np.concatenate(used), np.concatenate(queries)
 
@@ -168,7 +170,7 @@ def _provenance(engine: Engine, key: str) -> str:
             "tools": tools,
             "models": [],
             "parameters": engine.describe(),
-            "seed": None,  # nothing is drawn at random
+            "seed": "crc32 of the first frame, one a view",
             "key": key,
         },
         sort_keys=True,

@@ -8,13 +8,18 @@ from jaxtyping import Bool, Float, UInt8
 
 
 def sample_queries(
-    frame: UInt8[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"], count: int
+    frame: UInt8[np.ndarray, "H W 3"],
+    mask: Bool[np.ndarray, "H W"],
+    count: int,
+    rng: np.random.Generator,
 ) -> Float[np.ndarray, "n 2"]:
     """At most `count` pixel centres in the mask (pixels from the corner).
 
     Half of them at most are Shi-Tomasi corners, which a tracker can hold; the rest is topped up by
-    farthest point sampling, so that textureless parts are not empty. Points keep off the mask's
-    edge, where the background would be tracked, as far as the mask's size allows.
+    farthest point sampling among random pixels, so that textureless parts are not empty and clips
+    that start alike (a robot's home pose) do not all show the same few pixels to what learns from
+    them. Points keep off the mask's edge, where the background would be tracked, as far as the
+    mask's size allows.
     """
     inner = erode(mask)
     distance = max(2.0, 0.6 * float(np.sqrt(inner.sum() / count)))
@@ -29,7 +34,7 @@ def sample_queries(
     chosen = np.zeros((0, 2)) if corners is None else corners.reshape(-1, 2).round()
     rows, columns = np.nonzero(inner)
     pixels = np.stack([columns, rows], axis=-1).astype(np.float64)
-    chosen = _top_up(pixels, chosen, count)
+    chosen = _top_up(rng.permutation(pixels)[: 4 * count], chosen, count)
     return (chosen + 0.5).astype(np.float32)
 
 

@@ -1,6 +1,6 @@
 """`lucas_kanade`: pyramidal Lucas-Kanade flow with checks, on a CPU and without weights.
 
-A frame is taken in five steps:
+A frame is taken in six steps:
 
 1. flow from the frame before; a point is good if the way back ends where it began, and the patch
    around it looks like the one it started from, or like its own slow average;
@@ -11,7 +11,8 @@ A frame is taken in five steps:
 4. one that was seen a frame ago, and whose place still looks as before, is carried: it counts as
    seen, for textureless surfaces fail step 1 though nothing hides them;
 5. good points are pulled to where flow straight from frame 0 puts them, if that looks better: no
-   drift.
+   drift;
+6. an entity of which little is seen is searched for by its look when most of it was last seen.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from jaxtyping import Float, Int, UInt8
 from preprocess_torch.config import PreprocessConfig
 from preprocess_torch.trackers.base import Tracks
 from preprocess_torch.trackers.patches import patches_at
+from preprocess_torch.trackers.redetect import search_shift
 from preprocess_torch.trackers.similarity import Companions
 
-VERSION = 3
+VERSION = 4
 """Part of the provenance: raise it when tracks change."""
 
 
@@ -64,6 +66,14 @@ class LucasKanadeConfig:
     to move."""
     ally_step: float = 0.5
     """largest difference to the step of such a companion."""
+    mostly: float = 0.6
+    """share of an entity's points that has to be seen for its look to be remembered."""
+    hardly: float = 0.25
+    """an entity of which less is seen is searched for."""
+    search: float = 80.0
+    """largest distance of that search; it grows from 12 by 4 a frame."""
+    found: float = 0.15
+    """share of its points that have to be found, on one motion."""
     recover: float = 3.0
     """a lost point is taken up again within this distance of where its companions put it."""
     anchor: float = 1.0
@@ -87,12 +97,13 @@ class _Picture(NamedTuple):
         return _Picture(flow, cv2.GaussianBlur(flow, (0, 0), 0.8))
 
 
-class _Origin(NamedTuple):
-    """Frame 0 and the points in it."""
+class _View(NamedTuple):
+    """Points in a frame, to be found again in others."""
 
     picture: _Picture
-    start: np.ndarray
+    points: np.ndarray
     patches: np.ndarray
+    frame: int
 
 
 class LucasKanadeTracker:
@@ -123,11 +134,13 @@ class LucasKanadeTracker:
         # OpenCV's integers are pixel centres, hence the half
         start = (queries * scale - 0.5).astype(np.float32)
         first = _Picture.make(frames[0], size, c.blur)
-        origin = _Origin(first, start, patches_at(first.smooth, start, c.patch))
+        origin = _View(first, start, patches_at(first.smooth, start, c.patch), 0)
         companions, everyone = Companions(start, entity_id), np.arange(len(start))
         slow, points, seen, before = origin.patches, start, np.ones(len(start), bool), first
         history = [(points, seen, np.ones(len(start), np.float32))]
-        for frame in frames[1:]:
+        entities = [np.flatnonzero(entity_id == index) for index in np.unique(entity_id)]
+        last_seen = [_View(first, start[e], origin.patches[e], 0) for e in entities]
+        for index, frame in enumerate(frames[1:], start=1):
             now = _Picture.make(frame, size, c.blur)
             # 1. flow
             moved, error = self._there_and_back(before, now, points, points)
@@ -154,8 +167,17 @@ class LucasKanadeTracker:
             self._pull_to_origin(origin, now, moved, np.flatnonzero(good), c.anchor, look)
             # 4. the carried
             good[carried] = True
-
+            # 6. the hidden
             patches = patches_at(now.smooth, moved, c.patch)
+            for number, mine in enumerate(entities):
+                share = good[mine].mean()
+                if share > c.mostly:
+                    last_seen[number] = _View(now, moved[mine], patches[mine], index)
+                elif share < c.hardly and self._find_again(
+                    last_seen[number], now, index, moved, good, mine
+                ):
+                    slow[mine] = patches[mine] = patches_at(now.smooth, moved[mine], c.patch)
+
             slow = np.where(good[:, None, None], (1 - c.average) * slow + c.average * patches, slow)
             companions.observe(moved, good)
             trust = np.clip(1 - 0.5 * error / c.round_trip - 0.5 * look / c.gate, 0, 1)
@@ -166,7 +188,7 @@ class LucasKanadeTracker:
 
     def _pull_to_origin(
         self,
-        origin: _Origin,
+        origin: _View,
         now: _Picture,
         moved: np.ndarray,
         which: np.ndarray,
@@ -181,7 +203,7 @@ class LucasKanadeTracker:
         if len(which) == 0:
             return np.zeros(0, bool)
         c, patches = self.config, origin.patches[which]
-        there, error = self._there_and_back(origin.picture, now, origin.start[which], moved[which])
+        there, error = self._there_and_back(origin.picture, now, origin.points[which], moved[which])
         look_there = self._look(now, there, patches, patches)
         found = np.linalg.norm(there - moved[which], axis=-1) < reach
         found &= (error < c.round_trip) & (look_there < c.gate)
@@ -189,6 +211,36 @@ class LucasKanadeTracker:
             found &= look_there < self._look(now, moved[which], patches, patches)
         moved[which[found]] = there[found]
         return found
+
+    def _find_again(
+        self,
+        seen: _View,
+        now: _Picture,
+        index: int,
+        moved: np.ndarray,
+        good: np.ndarray,
+        mine: np.ndarray,
+    ) -> bool:
+        """Put the points `mine` of an entity where they are found in frame `index`, if they are."""
+        c = self.config
+        around = (moved[mine] - seen.points).mean(0)
+        reach = min(c.search, 12.0 + 4.0 * (index - seen.frame))
+        shift = search_shift(seen.picture.smooth, seen.points, now.smooth, around, reach)
+        if shift is None:
+            return False
+        guess = (seen.points + shift).astype(np.float32)
+        there, error = self._there_and_back(seen.picture, now, seen.points, guess)
+        found = (error < c.round_trip) & (np.linalg.norm(there - guess, axis=-1) < 2 * c.recover)
+        found &= self._look(now, there, seen.patches, seen.patches) < c.gate
+        # they have to agree on one motion
+        companions = Companions(seen.points, np.zeros(len(mine), np.int32))
+        together = companions.predict(seen.points, there, found, np.arange(len(mine)))
+        found &= np.linalg.norm(there - together, axis=-1) < c.round_trip + c.ally_step
+        if found.sum() < max(c.allies, c.found * len(mine)):
+            return False
+        moved[mine] = np.where(found[:, None], there, together)
+        good[mine] = found
+        return True
 
     def _there_and_back(
         self, a: _Picture, b: _Picture, start: np.ndarray, guess: np.ndarray

@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preprocess_torch.sampling import sample_queries
+from preprocess_torch import sampling
 from preprocess_torch.trackers.base import Tracks
 from preprocess_torch.trackers.lucas_kanade import LucasKanadeTracker
+from preprocess_torch.trackers.redetect import search_shift
 
 from .synthetic import line, render
+
+
+def sample_queries(frame: np.ndarray, mask: np.ndarray, count: int) -> np.ndarray:
+    return sampling.sample_queries(frame, mask, count, np.random.default_rng(0))
 
 
 def track(
@@ -86,6 +91,29 @@ def test_hidden_points_go_on_with_their_entity_and_are_seen_again() -> None:
     assert out.visibility[-1].mean() > 0.8
     error = np.linalg.norm(out.points - truth, axis=-1)
     assert np.median(error[hidden]) < 1.5 and np.median(error[-1]) < 0.5
+
+
+def test_an_entity_that_was_hidden_as_a_whole_is_found_again() -> None:
+    """It moves on behind a wall; nothing of it is seen for eight frames."""
+    length = 30
+    shifts = {"object": line(48, 6, length)}
+    frames, masks = render(shifts, size=128)
+    frames[8:16, :, :90] = (30, 30, 60)
+    out, queries, _ = track(frames, masks)
+    truth = queries + shifts["object"][:, None]
+    assert not out.visibility[10:16].any()
+    assert out.visibility[-1].mean() > 0.8
+    assert np.median(np.linalg.norm(out.points - truth, axis=-1)[-1]) < 0.5
+
+
+def test_search_shift_stays_inside_the_picture() -> None:
+    frames, masks = render({"object": line(20, 9)})
+    points = (sample_queries(frames[0], masks["object"], 30) - 0.5).astype(np.float32)
+    found = search_shift(frames[0], points, frames[-1], np.zeros(2), 30.0)
+    assert found is not None
+    np.testing.assert_allclose(found, [20, 9], atol=1)
+    assert search_shift(frames[0], points, frames[-1], np.array([500.0, 0.0]), 30.0) is None
+    assert search_shift(frames[0], points + 1000, frames[-1], np.zeros(2), 30.0) is None
 
 
 def test_the_same_clip_gives_the_same_tracks() -> None:

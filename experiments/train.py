@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 os.environ.setdefault(
     "XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5"
@@ -25,9 +24,9 @@ def parse(argv: list[str]) -> tuple[TrainConfig, bool]:
     """The config (the task's preset, overridden by flags) and whether to resume."""
     resume = "--resume" in argv
     argv = [a for a in argv if a != "--resume"]
-    task = next((argv[i + 1] for i, a in enumerate(argv[:-1]) if a == "--task"), None)
-    task = next((a.split("=", 1)[1] for a in argv if a.startswith("--task=")), task)
-    default = preset(task) if task else TrainConfig()
+    named = [argv[i + 1] for i, a in enumerate(argv[:-1]) if a == "--task"]
+    named += [a.split("=", 1)[1] for a in argv if a.startswith("--task=")]
+    default = preset(named[-1]) if named else TrainConfig()
     config = tyro.cli(TrainConfig, args=argv, default=default, description=__doc__)
     return replace(config, task=default.task), resume
 

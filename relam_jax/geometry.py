@@ -51,7 +51,9 @@ def farthest_point_sampling(
     """
     xp = points.__array_namespace__()
     weight = eligible[:, None].astype(points.dtype)
-    centroid = (xp.where(eligible[:, None], points, 0) * weight).sum(0) / xp.maximum(weight.sum(), 1)
+    centroid = (xp.where(eligible[:, None], points, 0) * weight).sum(0) / xp.maximum(
+        weight.sum(), 1
+    )
     to_centroid = xp.where(eligible, ((points - centroid) ** 2).sum(-1), xp.inf)
     first = xp.argmin(to_centroid)
     indices, gap = [first], xp.where(eligible, xp.inf, -xp.inf)

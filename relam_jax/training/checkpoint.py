@@ -115,11 +115,15 @@ def load_actor(run: Path) -> tuple[Any, int]:
         ValueError: the run has no checkpoint.
     """
     if not (run / "checkpoints").is_dir():
-        raise ValueError(f"no checkpoint in {run}: train with experiments/train.py --out {run} first")
+        raise ValueError(
+            f"no checkpoint in {run}: train with experiments/train.py --out {run} first"
+        )
     checkpoints = Checkpoints(run)
     step = checkpoints.latest()
     if step is None:
-        raise ValueError(f"no checkpoint in {run}: train with experiments/train.py --out {run} first")
+        raise ValueError(
+            f"no checkpoint in {run}: train with experiments/train.py --out {run} first"
+        )
     stored = checkpoints.manager.restore(
         step, args=ocp.args.Composite(state=ocp.args.StandardRestore())
     )

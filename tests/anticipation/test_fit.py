@@ -86,7 +86,9 @@ def test_planner_chooses_moving_points_and_reaches_the_end(anticipation, example
 def test_saved_model_plans_the_same(anticipation, examples, tmp_path):
     save_anticipation(tmp_path / "a", anticipation)
     loaded = load_anticipation(tmp_path / "a")
-    assert dataclasses.replace(loaded, params=None) == dataclasses.replace(anticipation, params=None)
+    assert dataclasses.replace(loaded, params=None) == dataclasses.replace(
+        anticipation, params=None
+    )
     args = (examples.points[:2, 0], examples.visibility[:2, 0])
     for a, b in zip(make_planner(anticipation)(*args), make_planner(loaded)(*args), strict=True):
         np.testing.assert_array_equal(a, b)

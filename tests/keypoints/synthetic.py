@@ -18,7 +18,9 @@ def record(seed: int, frames: int = 40, slots: int = 12, noise: float = 0.0) -> 
     tracks = []
     for _ in range(2):  # views
         offsets = rng.uniform(-0.04, 0.04, (2, 1, slots, 2))
-        tracks.append(np.concatenate([path[:, None] + offsets[0], held[:, None] + offsets[1]], axis=1))
+        tracks.append(
+            np.concatenate([path[:, None] + offsets[0], held[:, None] + offsets[1]], axis=1)
+        )
     points = np.stack(tracks) + noise * rng.normal(size=(2, frames, 2 * slots, 2))
     seen = np.ones(points.shape[:-1], bool)
     return KeypointRecord(

@@ -61,7 +61,9 @@ def test_waypoints_stay_within_tolerance_and_are_fewest(seed, tolerance):
     error = straightness_error(clip.points, clip)
     found = waypoints(error, tolerance)
     ends = [0, *found]
-    assert found[-1] == 11 and all(error[a, b] <= tolerance for a, b in zip(ends, ends[1:], strict=False))
+    assert found[-1] == 11 and all(
+        error[a, b] <= tolerance for a, b in zip(ends, ends[1:], strict=False)
+    )
     # brute force over all chains of fewer segments
     from itertools import combinations
 

@@ -75,11 +75,15 @@ def test_farthest_point_sampling(seed, count, eligible):
     index, valid = farthest_point_sampling(points, mask, count)
     assert valid.sum() == min(count, eligible)
     assert len(set(index[valid])) == valid.sum() and mask[index[valid]].all()
-    if eligible > count > 2:  # no left-out point is farther from the chosen than they are from each other
+    if (
+        eligible > count > 2
+    ):  # no left-out point is farther from the chosen than they are from each other
         chosen = points[index]
         gaps = np.linalg.norm(chosen[:, None] - chosen[None], axis=-1) + 9 * np.eye(count)
         left = points[mask & ~np.isin(np.arange(20), index)]
-        assert np.linalg.norm(left[:, None] - chosen[None], axis=-1).min(1).max() <= gaps.min() + 1e-9
+        assert (
+            np.linalg.norm(left[:, None] - chosen[None], axis=-1).min(1).max() <= gaps.min() + 1e-9
+        )
 
 
 def test_numpy_and_jax_choose_alike():
@@ -89,7 +93,9 @@ def test_numpy_and_jax_choose_alike():
     points = np.random.default_rng(0).uniform(size=(40, 2)).astype(np.float32)
     mask = points[:, 0] > 0.3
     expected = farthest_point_sampling(points, mask, 8)
-    got = jax.jit(lambda p, m: farthest_point_sampling(p, m, 8))(jnp.asarray(points), jnp.asarray(mask))
+    got = jax.jit(lambda p, m: farthest_point_sampling(p, m, 8))(
+        jnp.asarray(points), jnp.asarray(mask)
+    )
     np.testing.assert_array_equal(expected[0], got[0])
 
 

@@ -19,14 +19,20 @@ def straight_plan(stages=3):
     """Subgoals of a rigid scene that moves right by 0.2 a stage; stages beyond `stages` repeat the last."""
     rng = np.random.default_rng(0)
     start = rng.uniform(0.1, 0.3, (V, E, K, 2)).astype(np.float32)
-    moved = 0.2 * np.minimum(np.arange(1, S + 1), stages)[:, None, None, None, None] * np.array([1, 0])
-    goal = Goal(jnp.asarray(start + moved, jnp.float32), jnp.ones((V, E, K), bool), jnp.int32(stages))
+    moved = (
+        0.2 * np.minimum(np.arange(1, S + 1), stages)[:, None, None, None, None] * np.array([1, 0])
+    )
+    goal = Goal(
+        jnp.asarray(start + moved, jnp.float32), jnp.ones((V, E, K), bool), jnp.int32(stages)
+    )
     return jnp.asarray(start), goal
 
 
 def run(positions, goal, config, visibility=None):
     """Rewards and stages along a path of scene positions; the first is the start."""
-    seen = jnp.ones((len(positions), V, E, K), bool) if visibility is None else jnp.asarray(visibility)
+    seen = (
+        jnp.ones((len(positions), V, E, K), bool) if visibility is None else jnp.asarray(visibility)
+    )
     rewards, stages = follow(jnp.stack(positions), seen, goal, config)
     return np.asarray(rewards), np.asarray(stages)
 
@@ -57,7 +63,9 @@ def test_shaping_falls_from_one_to_about_zero(form):
 @pytest.mark.parametrize("dense", ["mean", "worst"])
 def test_passing_a_stage_never_lowers_the_reward_and_progress_pays(form, dense):
     start, goal = straight_plan()
-    rewards, stages = run(at(start, np.linspace(0, 0.6, 121)), goal, RewardConfig(form=form, dense=dense))
+    rewards, stages = run(
+        at(start, np.linspace(0, 0.6, 121)), goal, RewardConfig(form=form, dense=dense)
+    )
     assert stages[-1] == 3 and rewards[-1] == pytest.approx(1.0)
     passing = np.flatnonzero(np.diff(stages) > 0)
     assert len(passing) >= 2
@@ -74,8 +82,10 @@ def test_hovering_before_or_oscillating_across_the_threshold_never_beats_going_o
     hover = towards + [0.2 - theta - 1e-3] * (steps - 10)
     oscillate = towards + [0.2 - theta + (1e-3 if t % 2 else -5e-3) for t in range(steps - 10)]
     go_on = towards + list(np.linspace(0.2 - theta, 0.6, 30)) + [0.6] * (steps - 40)
-    gained = {n: run(at(start, xs), goal, config)[0].sum() for n, xs in
-              {"hover": hover, "oscillate": oscillate, "go_on": go_on}.items()}
+    gained = {
+        n: run(at(start, xs), goal, config)[0].sum()
+        for n, xs in {"hover": hover, "oscillate": oscillate, "go_on": go_on}.items()
+    }
     assert gained["go_on"] > gained["oscillate"] + 1e-3 and gained["go_on"] > gained["hover"] + 1e-3
 
 

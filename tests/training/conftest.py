@@ -1,0 +1,41 @@
+"""A real task with an untrained anticipation model: enough for the mechanics of training."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from relam_jax.anticipation.model import AnticipationModel, ModelConfig
+from relam_jax.anticipation.plan import Anticipation, save_anticipation
+from relam_jax.keypoints.keyframes import KeyframeConfig
+from relam_jax.keypoints.selection import SelectionConfig
+
+
+@pytest.fixture(scope="session")
+def anticipation() -> Anticipation:
+    model = ModelConfig(width=16, num_heads=2, num_layers=1)
+    shape = (1, 2, 2, 2, 4)
+    params = AnticipationModel(model).init(
+        jax.random.key(0), jnp.zeros((*shape, 2)), jnp.ones(shape, bool)
+    )
+    # untrained, but with subgoals away from the start
+    noise = jax.random.split(jax.random.key(1), len(jax.tree.leaves(params)))
+    leaves, structure = jax.tree.flatten(params)
+    leaves = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, noise, strict=True)]
+    return Anticipation(
+        model=model,
+        selection=SelectionConfig(num_keypoints=4),
+        keyframes=KeyframeConfig(),
+        task="drawer_open",
+        view_names=("cam0", "cam1"),
+        entity_names=("gripper", "object"),
+        num_stages=2,
+        test_error=(0.01, 0.01),
+        params=jax.tree.unflatten(structure, leaves),
+    )
+
+
+@pytest.fixture(scope="session")
+def anticipation_folder(anticipation, tmp_path_factory):
+    path = tmp_path_factory.mktemp("anticipation")
+    save_anticipation(path, anticipation)
+    return path

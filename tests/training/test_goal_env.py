@@ -1,0 +1,71 @@
+"""Observation, reward and resets on the real simulator."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from relam_jax.training.config import TrainConfig
+from relam_jax.training.loop import make_goal_env
+
+CONFIG = TrainConfig(task="drawer_open", action_repeat=1, episode_length=4)
+
+
+@pytest.fixture(scope="module")
+def env(anticipation):
+    env = make_goal_env(CONFIG, anticipation, 3, "train")
+    yield env
+    env.env.close()
+
+
+def test_final_observation_of_a_four_step_episode_is_not_that_of_the_next(env):
+    env.reset()
+    rng = np.random.default_rng(0)
+    for t in range(4):
+        step = env.step(rng.uniform(-1, 1, (3, 4)).astype(np.float32))
+        assert step.truncated.tolist() == [t == 3] * 3
+        if t < 3:
+            np.testing.assert_array_equal(step.obs, step.final_obs)
+    assert (np.abs(np.asarray(step.obs) - np.asarray(step.final_obs)).max(1) > 1e-3).all()
+    # proprioception ends the observation: the new episode starts with the hand at rest
+    rest = env.reset()[:, -4:]
+    np.testing.assert_allclose(step.obs[:, -4:], rest, atol=0.05)
+
+
+def test_observation_holds_points_subgoals_visibility_and_stage(env):
+    obs, k = np.asarray(env.reset()), 2 * 2 * 4
+    goal, stage = jax.device_get((env.goal, env.stage))
+    points, towards = obs[:, : 2 * k] / 2 + 0.5, obs[:, 2 * k : 4 * k] / 5
+    first = goal.subgoals[:, 0].reshape(3, -1)
+    seen = np.repeat(goal.valid.reshape(3, -1), 2, axis=1)
+    np.testing.assert_allclose(np.where(seen, points + towards - first, 0), 0, atol=1e-5)
+    np.testing.assert_array_equal(obs[:, 4 * k : 5 * k], goal.valid.reshape(3, -1))
+    np.testing.assert_array_equal(obs[:, 5 * k : 5 * k + 3], np.eye(3)[stage.stage])
+    assert obs.shape[1] == 5 * k + 3 + 4
+
+
+def test_without_proprioception_the_observation_ends_with_the_stage(anticipation):
+    env = make_goal_env(replace(CONFIG, observation="keypoints"), anticipation, 1, "train")
+    assert env.obs_dim == 5 * 16 + 3
+    env.env.close()
+
+
+def test_final_reward_has_one_stage(anticipation):
+    env = make_goal_env(replace(CONFIG, reward="final"), anticipation, 2, "train")
+    assert env.max_stages == 1 and (np.asarray(env.goal.num_stages) == 1).all()
+    env.env.close()
+
+
+@pytest.mark.parametrize("reward", ["dense", "sparse"])
+def test_the_simulators_own_rewards(anticipation, reward):
+    env = make_goal_env(replace(CONFIG, reward=reward), anticipation, 2, "train")
+    step = env.step(np.zeros((2, 4), np.float32))
+    assert ((np.asarray(step.reward) > 0) == (reward == "dense")).all()
+    env.env.close()
+
+
+def test_a_model_of_other_views_is_refused(anticipation):
+    one_view = replace(anticipation, view_names=("cam0",))
+    with pytest.raises(ValueError, match=r"knows the views \('cam0',\)"):
+        make_goal_env(CONFIG, one_view, 1, "train")

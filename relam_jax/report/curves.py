@@ -106,7 +106,7 @@ def training_plots(runs: Sequence[RunFolder]) -> list[Plot]:
                 continue
             x, y = run.train["env_steps"], run.train[column]
             if column != "reward":  # before learning starts the loop logs zeros
-                begun = run.train["alpha"] > 0
+                begun = run.train.get("alpha", np.ones_like(x)) > 0
                 x, y = x[begun], y[begun]
             axes.plot(x, y, color=run_colour(index), linewidth=1.4)
             drawn |= bool(len(x)) and (scale != "log" or bool((y > 0).any()))

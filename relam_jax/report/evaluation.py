@@ -88,7 +88,7 @@ def evaluate_run(run: Path, episodes: int, video: bool, out: Path | None) -> dic
     outcome = play(run, config, episodes, min(config.num_seeds, MAX_VIDEOS) if video else 0)
     seconds = time.monotonic() - began
     out.parent.mkdir(parents=True, exist_ok=True)
-    videos = _write_videos(out, config, episodes, outcome)
+    videos = write_videos(out, config, outcome)
     result = _result(run, config, episodes, outcome.evaluation)
     result |= {"env_steps": outcome.env_steps, "seconds": round(seconds, 1), "videos": videos}
     result |= provenance()
@@ -96,7 +96,7 @@ def evaluate_run(run: Path, episodes: int, video: bool, out: Path | None) -> dic
     return result
 
 
-def _write_videos(out: Path, config: TrainConfig, episodes: int, outcome: Outcome) -> list[str]:
+def write_videos(out: Path, config: TrainConfig, outcome: Outcome) -> list[str]:
     """One a watched seed, or one notice where nothing could be rendered; returns file names."""
     names = []
     if outcome.watch is None or outcome.goals is None:

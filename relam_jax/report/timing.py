@@ -17,7 +17,7 @@ from relam_jax.anticipation.plan import Anticipation, make_planner
 from relam_jax.report.run_folder import RunFolder, run_anticipation
 from relam_jax.reward.stage_machine import Goal, RewardConfig, keypoint_reward, start_stage
 
-MAX_PLANS = 8
+MAX_PLANS = 4
 """Plans anticipated at once when the planner is timed, which takes a while."""
 
 
@@ -136,12 +136,12 @@ def _shapes(anticipation: Anticipation, num_envs: int, points: int) -> tuple[int
 def reward_seconds(anticipation: Anticipation, config: RewardConfig, num_envs: int) -> float:
     """Median wall time of one call of the vmapped reward and stage machine, seconds."""
     shape = _shapes(anticipation, num_envs, anticipation.selection.num_keypoints)
-    points_key, goal_key = jax.random.split(jax.random.key(0))
-    points = jax.random.uniform(points_key, (*shape, 2))
+    rng = np.random.default_rng(0)
+    points = jnp.asarray(rng.uniform(size=(*shape, 2)), jnp.float32)
     seen, stages = jnp.ones(shape, bool), anticipation.num_stages
-    subgoals = jax.random.uniform(goal_key, (num_envs, stages, *shape[1:], 2))
-    goal = Goal(subgoals, seen, jnp.full(num_envs, stages))
-    start = jax.vmap(partial(start_stage, config=config))(points, seen, goal)
+    subgoals = rng.uniform(size=(num_envs, stages, *shape[1:], 2))
+    goal = Goal(jnp.asarray(subgoals, jnp.float32), seen, jnp.full(num_envs, stages))
+    start = jax.jit(jax.vmap(partial(start_stage, config=config)))(points, seen, goal)
     step = jax.jit(jax.vmap(partial(keypoint_reward, config=config)))
     return median_seconds(lambda: step(start, points, seen, goal))
 
@@ -149,7 +149,7 @@ def reward_seconds(anticipation: Anticipation, config: RewardConfig, num_envs: i
 def plan_seconds(anticipation: Anticipation, num_envs: int, candidates: int = 32) -> float:
     """Median wall time of one call of the planner, seconds."""
     shape = _shapes(anticipation, num_envs, candidates)
-    points = np.asarray(jax.random.uniform(jax.random.key(0), (*shape, 2)))
+    points = np.random.default_rng(0).uniform(size=(*shape, 2)).astype(np.float32)
     planner, seen = make_planner(anticipation), np.ones(shape, bool)
     return median_seconds(lambda: planner(points, seen))
 

@@ -1,0 +1,91 @@
+"""A small run folder and its records, made by the project's own writers."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from relam_jax.anticipation.model import AnticipationModel, ModelConfig
+from relam_jax.anticipation.plan import Anticipation, save_anticipation
+from relam_jax.keypoints.keyframes import KeyframeConfig
+from relam_jax.keypoints.records import write_records
+from relam_jax.keypoints.selection import SelectionConfig
+from relam_jax.training.config import TrainConfig, to_json
+from relam_jax.training.logs import RunLog
+from relam_jax.training.provenance import append_provenance
+from tests.keypoints.synthetic import record
+
+CLIPS, STAGES = 6, 3
+
+
+def write_config(config: TrainConfig) -> Path:
+    run = config.run_folder
+    run.mkdir(parents=True)
+    (run / "config.json").write_text(to_json(config))
+    return run
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Six clips of two entities on a bent path, with pictures."""
+    folder = tmp_path_factory.mktemp("data")
+    grey = np.full((64, 64, 3), 120, np.uint8)
+    jpeg = cv2.imencode(".jpg", grey)[1].tobytes()
+    records = [replace(record(i, frames=24), first_frames=(jpeg, jpeg)) for i in range(CLIPS)]
+    write_records(folder, records)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """An untrained anticipation model of the right shapes."""
+    config = ModelConfig(width=16, num_heads=2, num_layers=1)
+    shape = (1, 2, 2, 2, 4)
+    params = jax.jit(AnticipationModel(config).init)(
+        jax.random.key(0), jnp.zeros((*shape, 2)), jnp.ones(shape, bool)
+    )
+    anticipation = Anticipation(
+        model=config,
+        selection=SelectionConfig(num_keypoints=4),
+        keyframes=KeyframeConfig(),
+        task="drawer_open",
+        view_names=("cam0", "cam1"),
+        entity_names=("gripper", "object"),
+        num_stages=STAGES,
+        test_error=(0.1,) * STAGES,
+        params=params,
+    )
+    folder = tmp_path_factory.mktemp("anticipation")
+    save_anticipation(folder, anticipation)
+    (folder / "timing.json").write_text('{"seconds": 12.5}')
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory, data, model):
+    """A run with logs, records and model; never evaluated by evaluate.py."""
+    config = TrainConfig(
+        out=str(tmp_path_factory.mktemp("runs") / "mini"),
+        data=str(data),
+        anticipation=str(model),
+        num_envs=4,
+        num_seeds=2,
+        eval_episodes=10,
+    )
+    folder = write_config(config)
+    append_provenance(folder)
+    log = RunLog(folder)
+    for i in range(5):
+        share = {"success": 0.2 * i, "success_end": 0.1 * i, "stage": 0.25 * i, "return": 3.0 * i}
+        seeds = {"success_seed0": 0.1 * i, "success_seed1": 0.3 * min(i, 3)}
+        log.write("eval", 1000 * i, share | seeds | {"minutes": 0.5 * i})
+        learned = {"q": 1.0 * i, "alpha": 0.1 * bool(i), "critic_loss": 0.2 * bool(i)}
+        speed = {"env_steps_per_second": 200.0, "stepping_share": 0.5, "learning_wait_share": 0.4}
+        distances = {"distance_cam0_gripper": 0.1, "distance_cam1_object": 0.05}
+        log.write("train", 1000 * i + 500, {"reward": 0.1 * i} | learned | distances | speed)
+    log.close()
+    return folder

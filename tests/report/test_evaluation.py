@@ -1,0 +1,98 @@
+"""A real checkpoint, evaluated and reported as the command lines do it."""
+
+import json
+
+import av
+import jax
+import numpy as np
+import pytest
+
+from relam_jax.agents.sac import make_sac
+from relam_jax.envs import make_env
+from relam_jax.envs.metaworld import MetaWorldEnv
+from relam_jax.report.build import write_report
+from relam_jax.report.evaluation import NO_RENDERER, Outcome, evaluate_run, write_videos
+from relam_jax.report.overlay import Watch
+from relam_jax.reward.stage_machine import Goal
+from relam_jax.training.checkpoint import Checkpoints
+from relam_jax.training.config import TrainConfig
+from tests.report.conftest import STAGES, write_config
+from tests.report.test_report import check
+
+EPISODES, AGENT_STEPS = 2, 5
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, model):
+    """Two seeds' untrained policies in a checkpoint of a run."""
+    config = TrainConfig(
+        out=str(tmp_path_factory.mktemp("trained") / "run"),
+        data="nowhere",
+        anticipation=str(model),
+        num_seeds=2,
+        action_repeat=3,
+        episode_length=3 * AGENT_STEPS,
+    )
+    run = write_config(config)
+    points = 2 * 2 * 4  # views, entities, keypoints
+    obs_dim = points * (2 + 2 + 1) + STAGES + 1 + MetaWorldEnv.proprio_dim
+    agent = make_sac(config.sac, obs_dim, MetaWorldEnv.action_dim)
+    learner = jax.jit(jax.vmap(agent.init))(jax.random.split(jax.random.key(0), 2))
+    checkpoints = Checkpoints(run)
+    checkpoints.save(60, {"learner": learner._asdict()}, config)
+    checkpoints.close()
+    return run
+
+
+def test_evaluation_with_videos_and_their_report(trained, capsys):
+    result = evaluate_run(trained, EPISODES, True, None)
+    assert result == json.loads((trained / "evaluation.json").read_text())
+    assert (result["num_seeds"], result["episodes"]) == (2, EPISODES)
+    assert result["env_steps"] == 60
+    assert [len(row) for row in result["outcomes"]["success_any"]] == [EPISODES] * 2
+    share = np.mean([[int(x) for x in row] for row in result["outcomes"]["success_any"]])
+    assert result["success_any"]["mean"] == pytest.approx(share)
+    assert result["success_any"]["low"] <= share <= result["success_any"]["high"]
+    assert result["keypoint_source"] == "projected"
+    assert result["views"] == ["cam0", "cam1"]
+    assert result["demonstrations"]["tracker"] is None
+    assert {"cpu", "cores"} <= set(result["hardware"])
+
+    missing = write_report([trained], trained / "report.html")
+    assert sum("no data set at nowhere" in m for m in missing) == 3
+    page = check((trained / "report.html").read_text())
+    if result["videos"]:
+        assert result["videos"] == ["evaluation.seed0.mp4", "evaluation.seed1.mp4"]
+        with av.open(str(trained / result["videos"][1])) as video:
+            frames = [f.to_ndarray(format="rgb24") for f in video.decode(video=0)]
+        assert len(frames) == AGENT_STEPS + 1, "the last state is shown too"
+        assert frames[0].shape[1] == 2 * 384
+        assert page.tags.count("video") == 2
+    else:  # no renderer on this machine
+        assert capsys.readouterr().out.count(NO_RENDERER) == 1
+        assert any("evaluate.py" in m for m in missing)
+
+
+def test_a_machine_without_renderer_gives_one_notice(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(MetaWorldEnv, "render", lambda self, index, view: None)
+    watch = Watch(make_env("drawer_open", 2, seed=0, episode_length=6), [0, 1])
+    watch.reset()
+    watch.follow(np.tile(np.arange(4), (2, 2, 2, 1)))
+    while not watch.step(np.zeros((2, 4))).truncated.all():
+        pass
+    watch.reset()  # as a GoalEnv does by itself; the next episode is not watched
+    watch.follow(np.tile(np.arange(4), (2, 2, 2, 1)))
+    watch.close()
+    assert len(watch.states) == len(watch.images) == 3
+    goals = Goal(np.zeros((2, STAGES, 2, 2, 4, 2)), np.ones((2, 2, 2, 4), bool), np.full(2, 3))
+    outcome = Outcome(None, 60, watch, goals)
+    assert write_videos(tmp_path / "evaluation.json", TrainConfig(), outcome) == []
+    assert capsys.readouterr().out.strip() == NO_RENDERER
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_evaluated_is_one_sentence(trained, run):
+    with pytest.raises(ValueError, match="--episodes must be at least 1"):
+        evaluate_run(trained, 0, False, None)
+    with pytest.raises(ValueError, match="no checkpoint in"):
+        evaluate_run(run, 1, False, None)

@@ -63,7 +63,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {"percent": percent, "interval": interval, "duration": duration}
     environment.globals["hardware"] = hardware_words
-    environment.filters["thousands"] = lambda x: f"{x:,.0f}".replace(",", "\u2009")
+    environment.filters["thousands"] = lambda x: f"{x:,.0f}".replace(",", "\u202f")
     return environment
 
 
@@ -126,13 +126,13 @@ def _section(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def percent(share: float) -> str:
     """`93 %`."""
-    return f"{100 * share:.0f}\u2009%"
+    return f"{100 * share:.0f}\u202f%"
 
 
 def interval(value: Interval | dict[str, float]) -> str:
     """`85 – 98 %`."""
     low, high = (value["low"], value["high"]) if isinstance(value, dict) else value[1:]
-    return f"{100 * low:.0f} – {100 * high:.0f}\u2009%"
+    return f"{100 * low:.0f} – {100 * high:.0f}\u202f%"
 
 
 def duration(seconds: float) -> str:

@@ -62,7 +62,7 @@ def test_a_whole_run_gives_all_sections_but_the_videos(whole, run):
     text, missing = whole
     check(text)
     assert len(missing) == 1 and "evaluate.py --run" in missing[0]
-    assert "65\u2009%" in text, "mean of the last evaluation: 0.4 and 0.9"
+    assert "65\u202f%" in text, "mean of the last evaluation: 0.4 and 0.9"
     assert text.count("frame0") >= 2 + STAGES
     assert "held-out clips" in text
     assert "12 s" in text, "the time of training the anticipation model"

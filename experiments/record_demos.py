@@ -15,12 +15,10 @@ import importlib.metadata
 import json
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import tyro
 from PIL import Image
@@ -39,6 +37,7 @@ from relam_jax.envs.simulator import choose_gl, mujoco
 from relam_jax.envs.tasks import TaskSpec, resolve_task
 from relam_jax.envs.truth import Truth
 from relam_jax.geometry import CameraPose
+from relam_jax.video import write_video
 
 MAX_ENV_STEPS = 300
 ATTEMPTS_PER_EPISODE = 3
@@ -109,23 +108,6 @@ def set_state(env: Any, state: np.ndarray) -> None:
     mujoco.mj_forward(env.model, env.data)
 
 
-def write_video(path: Path, frames: Iterator[np.ndarray], size: int, crf: int, fps: int) -> None:
-    """Encode RGB frames as h264, deterministically (one thread) and atomically."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with av.open(str(part), "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=fps)
-            stream.width = stream.height = size
-            stream.pix_fmt = "yuv420p"
-            stream.options = {"crf": str(crf), "preset": "slow", "threads": "1"}
-            for image in frames:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-            container.mux(stream.encode())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def write_masks(path: Path, surface: Surface, entities: list[tuple[int, ...]]) -> None:
     """Write the label image: 0 background, i the i-th entity (from 1)."""
     labels = np.zeros(surface.body.shape, np.uint8)
@@ -175,7 +157,7 @@ def write_episode(
             true_geometry(env, episode, camera, surface).save(out / f"{name}.truth.npz")
         frames = (renderer.render(env.model, state, view) for state in episode.states)
         fps = env.metadata["render_fps"]
-        write_video(out / f"{name}.mp4", frames, args.size, args.crf, fps)
+        write_video(out / f"{name}.mp4", frames, fps, args.crf)
 
 
 def earlier_files(out: Path) -> list[Path]:

@@ -1,4 +1,5 @@
-"""What the command lines share: one clear sentence and a non-zero exit code where a user can help it."""
+"""What the command lines share: one clear sentence and a non-zero exit code where a user can help
+it."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from collections.abc import Callable
 def run(main: Callable[[], None]) -> None:
     """Call `main`; expected errors become one sentence on stderr and exit code 2.
 
-    ValueError, FileNotFoundError and the like are what the project raises for wrong input, OSError for a full
-    disk, FloatingPointError for NaN. RELAM_DEBUG=1 shows the traceback.
+    ValueError, FileNotFoundError and the like are what the project raises for wrong input, OSError
+    for a full disk, FloatingPointError for NaN. RELAM_DEBUG=1 shows the traceback.
     """
     try:
         main()

@@ -1,7 +1,7 @@
 """Farthest point sampling and pinhole projection, for numpy and jax arrays alike.
 
-Each function takes its array namespace from its first argument (`__array_namespace__`), so the same code
-runs offline on records and jitted in the training loop. This module itself never imports jax.
+Each function takes its array namespace from its first argument (`__array_namespace__`), so the same
+code runs offline on records and jitted in the training loop. This module itself never imports jax.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class CameraPose:
 
 
 def project(world: Float[Array, "*B 3"], camera: CameraPose) -> Float[Array, "*B 2"]:
-    """World points (metres) → image points in image sides. Points behind the camera come out as NaN."""
+    """World points (metres) → image points in image sides. Points behind the camera come out as
+    NaN."""
     xp = world.__array_namespace__()
     local = (world - camera.position) @ camera.rotation
     depth = xp.where(local[..., 2] < 0, -local[..., 2], xp.nan)
@@ -43,10 +44,12 @@ def project(world: Float[Array, "*B 3"], camera: CameraPose) -> Float[Array, "*B
 def farthest_point_sampling(
     points: Float[Array, "Q D"], eligible: Array, count: int
 ) -> tuple[Array, Array]:
-    """Indices (count,) of points that lie as far from one another as greedy choice allows, and which are real.
+    """Indices (count,) of points that lie as far from one another as greedy choice allows, and
+    which are real.
 
-    The first is the eligible point nearest to the eligible centroid, so that the choice is deterministic
-    and does not depend on the order of the points (ties aside). Where fewer than `count` points are
+    The first is the eligible point nearest to the eligible centroid, so that the choice is
+    deterministic and does not depend on the order of the points (ties aside). Where fewer than
+    `count` points are
     eligible, the rest repeat the first and are marked False.
     """
     xp = points.__array_namespace__()

@@ -1,1 +1,1 @@
-
+"""Networks, SAC and replay."""

@@ -62,7 +62,8 @@ class Critic(nn.Module):
 def sample_squashed(
     key: PRNGKeyArray, mean: Float[Array, "*B A"], log_std: Float[Array, "*B A"]
 ) -> tuple[Float[Array, "*B A"], Float[Array, "*B"]]:
-    """A tanh-squashed Gaussian action in (−1, 1) and its log-probability (Haarnoja et al. 2018, appendix C)."""
+    """A tanh-squashed Gaussian action in (−1, 1) and its log-probability (Haarnoja et al. 2018,
+    appendix C)."""
     noise = jax.random.normal(key, mean.shape)
     raw = mean + jnp.exp(log_std) * noise
     log_prob = -0.5 * noise**2 - log_std - 0.5 * jnp.log(2 * jnp.pi)

@@ -1,4 +1,5 @@
-"""Uniform replay on the device: a ring of transitions as a pytree (pure functions, after flashbax)."""
+"""Uniform replay on the device: a ring of transitions as a pytree (pure functions, after
+flashbax)."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def init(capacity: int, obs_dim: int, action_dim: int) -> Replay:
 
 
 def add(replay: Replay, batch: Transition) -> Replay:
-    """Append `batch` (leading axis N); the oldest are overwritten. Capacity must be a multiple of N."""
+    """Append `batch` (leading axis N); the oldest are overwritten. Capacity must be a multiple of
+    N."""
     capacity, count = replay.data.reward.shape[0], batch.reward.shape[0]
     data = jax.tree.map(
         lambda ring, rows: jax.lax.dynamic_update_slice_in_dim(ring, rows, replay.position, 0),

@@ -1,7 +1,8 @@
 """Soft actor-critic (Haarnoja et al. 2018), several seeds at once.
 
-`make_sac(config, …)` closes over everything static; what may differ between seeds or be swept is a leaf of
-`Hyper`. All functions work on one seed and are vmapped over a leading axis by the training loop.
+`make_sac(config, …)` closes over everything static; what may differ between seeds or be swept is a
+leaf of `Hyper`. All functions work on one seed and are vmapped over a leading axis by the training
+loop.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ class SAC(NamedTuple):
 def make_sac(config: SACConfig, obs_dim: int, action_dim: int) -> SAC:
     """Close over everything static."""
     actor, critic = Actor(action_dim, config.widths), Critic(config.widths)
+    policy: Callable[..., Any] = actor.apply
+    value: Callable[..., Any] = critic.apply
     adam = optax.scale_by_adam()
 
     def init(key: PRNGKeyArray) -> Learner:
@@ -111,10 +114,10 @@ def make_sac(config: SACConfig, obs_dim: int, action_dim: int) -> SAC:
         )
 
     def act(params: Params, obs: Array, key: PRNGKeyArray) -> Array:
-        return sample_squashed(key, *actor.apply(params, obs))[0]
+        return sample_squashed(key, *policy(params, obs))[0]
 
     def mode(params: Params, obs: Array) -> Array:
-        return jnp.tanh(actor.apply(params, obs)[0])
+        return jnp.tanh(policy(params, obs)[0])
 
     def descend(params: Params, grads: Params, opt: optax.OptState, rate: Array) -> tuple:
         direction, opt = adam.update(grads, opt)
@@ -127,17 +130,17 @@ def make_sac(config: SACConfig, obs_dim: int, action_dim: int) -> SAC:
         alpha = jnp.exp(learner.log_alpha["log_alpha"])
 
         next_action, next_log_prob = sample_squashed(
-            next_key, *actor.apply(learner.actor, batch.next_obs)
+            next_key, *policy(learner.actor, batch.next_obs)
         )
         next_q = jnp.minimum(
-            *(critic.apply(c, batch.next_obs, next_action) for c in learner.target_critics)
+            *(value(c, batch.next_obs, next_action) for c in learner.target_critics)
         )
         target = batch.reward + learner.hyper.gamma * batch.discount * (
             next_q - alpha * next_log_prob
         )
 
         def critic_loss(critics: tuple[Params, Params]) -> tuple[Array, Array]:
-            q_1, q_2 = (critic.apply(c, batch.obs, batch.action) for c in critics)
+            q_1, q_2 = (value(c, batch.obs, batch.action) for c in critics)
             return ((q_1 - target) ** 2 + (q_2 - target) ** 2).mean(), q_1.mean()
 
         (q_loss, q_mean), grads = jax.value_and_grad(critic_loss, has_aux=True)(learner.critics)
@@ -146,8 +149,8 @@ def make_sac(config: SACConfig, obs_dim: int, action_dim: int) -> SAC:
         )
 
         def actor_loss(params: Params) -> tuple[Array, Array]:
-            action, log_prob = sample_squashed(actor_key, *actor.apply(params, batch.obs))
-            q = jnp.minimum(*(critic.apply(c, batch.obs, action) for c in critics))
+            action, log_prob = sample_squashed(actor_key, *policy(params, batch.obs))
+            q = jnp.minimum(*(value(c, batch.obs, action) for c in critics))
             return (alpha * log_prob - q).mean(), log_prob.mean()
 
         (pi_loss, log_prob), grads = jax.value_and_grad(actor_loss, has_aux=True)(learner.actor)

@@ -14,7 +14,8 @@ from relam_jax.keypoints.selection import SelectionConfig, group_by_entity, sele
 
 
 class PlanExamples(NamedTuple):
-    """D clips, S1 = S + 1 keyframes, the first frame being row 0, C candidates an entity and view."""
+    """D clips, S1 = S + 1 keyframes, the first frame being row 0, C candidates an entity and
+    view."""
 
     points: Float[np.ndarray, "D S1 V E C 2"]
     visibility: Bool[np.ndarray, "D S1 V E C"]
@@ -46,7 +47,8 @@ def build_examples(
             first.entity_names,
         ):
             raise ValueError(
-                f"record {r.video_id} ({r.task}, {r.view_names}, {r.entity_names}) does not fit {first.video_id} "
+                f"record {r.video_id} ({r.task}, {r.view_names}, {r.entity_names}) "
+                f"does not fit {first.video_id} "
                 f"({first.task}, {first.view_names}, {first.entity_names}): use one folder a task"
             )
     found = find_keyframes([select(r, selection) for r in records], keyframes)

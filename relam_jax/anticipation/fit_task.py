@@ -52,7 +52,8 @@ def learn_anticipation(
     np.savez(out / "keyframes.npz", frames=examples.frames, counts_alone=examples.counts_alone)
     error = ", ".join(f"{e:.4f}" for e in anticipation.test_error)
     print(
-        f"anticipation: {len(examples.points)} clips, {anticipation.num_stages} subgoals, error on clips never "
+        f"anticipation: {len(examples.points)} clips, {anticipation.num_stages} "
+        f"subgoals, error on clips never "
         f"trained on {error} image sides a subgoal, {time.monotonic() - began:.0f} s"
     )
     return anticipation

@@ -1,13 +1,18 @@
 """The anticipation transformer: from the keypoints of a keyframe to those of the next (method §3).
 
-One token a point and stage: Fourier features of its position + entity, view and stage embeddings. Attention is
-full inside a stage and causal across stages. Each token emits the point's displacement to the next keyframe;
-each stage emits one logit, "the next keyframe is the last". Nothing depends on the order or the number of points.
+One token a point and stage: Fourier features of its position + entity, view and stage embeddings.
+Attention is full inside a stage and causal across stages. Each token emits the point's displacement
+to the next
+keyframe; each stage emits one logit, "the next keyframe is the last". Nothing depends on the order
+or the
+number of points.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -27,11 +32,11 @@ class ModelConfig:
     """S: most subgoals of a plan."""
     width: int = 64
     """Token size."""
-    num_heads: int = 4
+    num_heads: int = 2
     """Attention heads."""
     num_layers: int = 3
     """Transformer blocks."""
-    fourier_bands: int = 5
+    fourier_bands: int = 3
     """Frequencies 2^0 … 2^(bands − 1) half-turns an image side."""
 
 
@@ -52,7 +57,8 @@ class Block(nn.Module):
 
 
 class AnticipationModel(nn.Module):
-    """Points of S successive keyframes → displacement of each to its successor, and the stop logits."""
+    """Points of S successive keyframes → displacement of each to its successor, and the stop
+    logits."""
 
     config: ModelConfig
 
@@ -109,17 +115,19 @@ def roll_out(
     visibility: Bool[Array, "B V E P"],
     num_stages: int,
 ) -> tuple[Float[Array, "B S V E P 2"], Float[Array, "B S"]]:
-    """Anticipate `num_stages` subgoals from the first frame alone, each fed the model's own previous one.
+    """Anticipate `num_stages` subgoals from the first frame alone, each fed the model's own
+    previous one.
 
     Returns (subgoals in image sides, stop logits).
     """
+    apply: Callable[..., Any] = model.apply
     shape = (points.shape[0], num_stages + 1, *points.shape[1:])
     track = jnp.zeros(shape, points.dtype).at[:, 0].set(points)
     seen = jnp.repeat(visibility[:, None], num_stages, axis=1)
 
     def stage(s: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         track, stop = carry
-        displacement, logits = model.apply(params, track[:, :-1], seen)
+        displacement, logits = apply(params, track[:, :-1], seen)
         track = track.at[:, s + 1].set(track[:, s] + displacement[:, s])
         return track, stop.at[:, s].set(logits[:, s])
 

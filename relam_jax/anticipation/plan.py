@@ -44,7 +44,8 @@ class Anticipation:
     num_stages: int
     """most stages seen in training; roll-outs go so far."""
     test_error: tuple[float, ...]
-    """free-running error a stage on clips never trained on: median distance of points, image sides."""
+    """free-running error a stage on clips never trained on: median distance of points, image
+    sides."""
     params: Any
 
 
@@ -103,7 +104,8 @@ def load_anticipation(path: Path) -> Anticipation:
 def make_planner(
     anticipation: Anticipation,
 ) -> Callable[[Float[np.ndarray, "N V E C 2"], Bool[np.ndarray, "N V E C"]], Plan]:
-    """The jitted planner: anticipate for all candidates, drop those that will not move (Θ), FPS to K."""
+    """The jitted planner: anticipate for all candidates, drop those that will not move (Θ), FPS to
+    K."""
     model = AnticipationModel(anticipation.model)
     exempt = np.isin(anticipation.entity_names, anticipation.selection.goal_entities)
     stages, params = anticipation.num_stages, anticipation.params

@@ -1,4 +1,5 @@
-"""Fit the anticipation model to a task's clips: Huber on displacements, cross-entropy on the stop logit (method §3)."""
+"""Fit the anticipation model to a task's clips: Huber on displacements, cross-entropy on the stop
+logit (method §3)."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tqdm import trange
 
 from relam_jax.anticipation.dataset import PlanExamples
@@ -22,11 +23,11 @@ from relam_jax.anticipation.model import AnticipationModel, ModelConfig, roll_ou
 class FitConfig:
     """How the anticipation model is trained."""
 
-    num_steps: int = 2500
+    num_steps: int = 1500
     """Gradient steps at most."""
     batch_size: int = 16
     """Clips a step, each with a fresh random subset of its points."""
-    num_points: int = 8
+    num_points: int = 5
     """Points an entity and view in a training subset."""
     learning_rate: float = 2e-3
     """Peak of a cosine schedule with 5 % warm-up."""
@@ -59,7 +60,8 @@ class Split(NamedTuple):
 
 
 def split_clips(num_clips: int, config: FitConfig) -> Split:
-    """A random split by clip; with fewer than 5 clips validation and test are the training clips themselves."""
+    """A random split by clip; with fewer than 5 clips validation and test are the training clips
+    themselves."""
     order = np.random.default_rng(config.seed).permutation(num_clips)
     if num_clips < 5:
         return Split(order, order, order)
@@ -74,7 +76,8 @@ class PlanError(NamedTuple):
     free_running: Float[np.ndarray, " S"]
     teacher_forced: Float[np.ndarray, " S"]
     by_group: Float[np.ndarray, "S V E"]
-    """free-running, the mean over the points of an entity and view (what the reward compares), median over clips."""
+    """free-running, the mean over the points of an entity and view (what the reward compares),
+    median over clips."""
     stop_accuracy: float
     """share of the stages whose stop logit has the right sign."""
 
@@ -88,7 +91,8 @@ def anticipation_loss(
     key: PRNGKeyArray,
     config: FitConfig,
 ) -> tuple[Array, dict[str, Array]]:
-    """Visibility-weighted Huber on the displacement from the (noised) keyframe to the next, plus the stop loss."""
+    """Visibility-weighted Huber on the displacement from the (noised) keyframe to the next, plus
+    the stop loss."""
     rigid_key, point_key = jax.random.split(key)
     current, target = points[:, :-1], points[:, 1:]
     rigid = config.rigid_noise * jax.random.normal(rigid_key, (*current.shape[:4], 1, 2))
@@ -110,16 +114,31 @@ def anticipation_loss(
     return huber + 0.1 * stop_loss, {"huber": huber, "stop": stop_loss}
 
 
-def random_subset(key: PRNGKeyArray, usable: Array, count: int) -> Array:
-    """Indices (…, count) of random usable slots of the last axis, usable ones first."""
-    score = jax.random.uniform(key, usable.shape) + usable
-    return jax.lax.top_k(score, count)[1]
+def random_subset(
+    key: PRNGKeyArray,
+    points: Float[Array, "B V E C 2"],
+    usable: Bool[Array, "B V E C"],
+    count: int,
+) -> Int[Array, "B V E P"]:
+    """Random usable slots, often from one side of their entity.
+
+    A segmenter or a simulator will offer other parts of an entity in other proportions than the
+    tracker could hold; what the model anticipates must not depend on that.
+    """
+    noise_key, side_key, angle_key = jax.random.split(key, 3)
+    angle = jax.random.uniform(angle_key, (*usable.shape[:3], 1), maxval=2 * jnp.pi)
+    along = points[..., 0] * jnp.cos(angle) + points[..., 1] * jnp.sin(angle)
+    rank = jnp.argsort(jnp.argsort(along, axis=-1), axis=-1) / usable.shape[-1]
+    strength = jax.random.uniform(side_key, (*usable.shape[:3], 1), maxval=2.0)
+    score = jax.random.uniform(noise_key, usable.shape) + strength * rank
+    return jax.lax.top_k(jnp.where(usable, score, -1.0), count)[1]
 
 
 def plan_error(
     model: AnticipationModel, params: Any, examples: PlanExamples, clips: np.ndarray
 ) -> PlanError:
-    """How far the anticipated keyframes lie from the true ones, over all well-seen candidates of `clips`."""
+    """How far the anticipated keyframes lie from the true ones, over all well-seen candidates of
+    `clips`."""
     points, seen = jnp.asarray(examples.points[clips]), jnp.asarray(examples.visibility[clips])
     stages = points.shape[1] - 1
     free, _ = roll_out(model, params, points[:, 0], seen[:, 0], stages)
@@ -145,8 +164,9 @@ def plan_error(
 def _median(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     kept = [a for a in range(x.ndim) if a not in axes]
     flat = np.transpose(x, (*kept, *axes)).reshape(*[x.shape[a] for a in kept], -1)
-    some = np.isfinite(flat).any(-1)
-    return np.where(some, np.nanmedian(np.where(some[..., None], flat, 0), axis=-1), np.nan)
+    some = np.any(np.isfinite(flat), axis=-1, keepdims=True)
+    median = np.nanmedian(np.where(some, flat, 0), axis=-1)
+    return np.where(some[..., 0], median, np.nan)
 
 
 class Fit(NamedTuple):
@@ -166,7 +186,8 @@ def fit(
     config: FitConfig,
     log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
 ) -> Fit:
-    """Train with early stopping on the validation clips' free-running error; returns the best parameters.
+    """Train with early stopping on the validation clips' free-running error; returns the best
+    parameters.
 
     Raises:
         FloatingPointError: the loss is NaN.
@@ -190,7 +211,7 @@ def fit(
         clip_key, subset_key, noise_key = jax.random.split(jax.random.fold_in(data_key, step), 3)
         clips = jax.random.choice(clip_key, train_clips, (config.batch_size,))
         x, seen = points[clips], visibility[clips]
-        subset = random_subset(subset_key, seen[:, 0], count)[:, None]
+        subset = random_subset(subset_key, x[:, 0], seen[:, 0], count)[:, None]
         x = jnp.take_along_axis(x, subset[..., None], axis=4)
         seen = jnp.take_along_axis(seen, subset, axis=4)
         (loss, info), grads = jax.value_and_grad(

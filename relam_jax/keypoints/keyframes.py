@@ -1,12 +1,17 @@
-"""Where a task's chain of nearly linear motions bends (method §2): keyframes, found jointly over a task's clips.
+"""Where a task's chain of nearly linear motions bends (method §2): keyframes, found jointly over a
+task's clips.
 
-Clips of one task are first brought onto the time axis of a reference clip by dynamic time warping, so that a
-keyframe means the same in each of them; then one selector runs over the points of all clips together:
+Clips of one task are first brought onto the time axis of a reference clip by dynamic time warping,
+so that a keyframe means the same in each of them; then one selector runs over the points of all
+clips
+together:
 
-- `angle`: t_{k+1} = argmin over t in [t_k + m, t_k + M] of the motion-weighted mean over points i of
+- `angle`: t_{k+1} = argmin over t in [t_k + m, t_k + M] of the motion-weighted mean over points i
+of
   angle(P_i(t_k) − P_i(t), P_i(t + w) − P_i(t)), w = m.
 - `waypoints`: fewest waypoints between which the points stay within `tolerance` of straight lines
-  (dynamic programming, as AWE, Shi et al. 2023; the lines are compared as paths, whatever the speed).
+  (dynamic programming, as AWE, Shi et al. 2023; the lines are compared as paths, whatever the
+  speed).
 
 The last frame is always a keyframe, the first never is (it is where the episode starts).
 """
@@ -43,9 +48,11 @@ class Keyframes(NamedTuple):
     """Keyframes of a set of clips of one task."""
 
     frames: Int[np.ndarray, "D S"]
-    """for each of D clips the frame of each of S keyframes, increasing, the last being the clip's last."""
+    """for each of D clips the frame of each of S keyframes, increasing, the last being the clip's
+    last."""
     counts_alone: Int[np.ndarray, " D"]
-    """how many keyframes each clip would have had by itself: the spread that joint selection removes."""
+    """how many keyframes each clip would have had by itself: the spread that joint selection
+    removes."""
 
 
 def _filled(clip: EpisodeTracks) -> Float[np.ndarray, "T V E K 2"]:
@@ -55,7 +62,8 @@ def _filled(clip: EpisodeTracks) -> Float[np.ndarray, "T V E K 2"]:
 
 
 def fill_hidden(points: Float[np.ndarray, "T P 2"], seen: Bool[np.ndarray, "T P"]) -> np.ndarray:
-    """Replace hidden positions by linear interpolation in time (held at the ends); never-seen points stay."""
+    """Replace hidden positions by linear interpolation in time (held at the ends); never-seen
+    points stay."""
     filled, time = points.copy(), np.arange(len(points))
     for p in np.flatnonzero(seen.any(0) & ~seen.all(0)):
         for axis in range(2):
@@ -87,8 +95,9 @@ def dynamic_time_warping(
 
 
 def phase_features(clip: EpisodeTracks) -> Float[np.ndarray, "T F"]:
-    """Entity centroids a view as displacement from the start and from the end: alike where the phase is alike."""
-    ever = clip.visibility.any(0)[None, ..., None]
+    """Entity centroids a view as displacement from the start and from the end: alike where the
+    phase is alike."""
+    ever = np.any(clip.visibility, axis=0, keepdims=True)[..., None]
     centroid = (_filled(clip) * ever).sum(3) / np.maximum(ever.sum(3), 1)
     centroid = centroid.reshape(len(centroid), -1)
     return np.concatenate([centroid - centroid[0], centroid - centroid[-1]], axis=1)
@@ -97,13 +106,14 @@ def phase_features(clip: EpisodeTracks) -> Float[np.ndarray, "T F"]:
 def straightness_error(
     filled: Float[np.ndarray, "T V E K 2"], clip: EpisodeTracks
 ) -> Float[np.ndarray, "T T"]:
-    """Entry (i, j), i < j: the largest distance between frames i and j of the points from straight paths.
+    """Entry (i, j), i < j: the largest distance between frames i and j of the points from straight
+    paths.
 
-    All points of a frame share one parameter along their segments. The distance of a frame is the mean over
-    the points of an entity and view, of the worst entity and view, image sides.
+    All points of a frame share one parameter along their segments. The distance of a frame is the
+    mean over the points of an entity and view, of the worst entity and view, image sides.
     """
     frames = len(filled)
-    real = clip.visibility.any(0)  # V E K
+    real: np.ndarray = np.any(clip.visibility, axis=0)  # V E K
     share = real / np.maximum(real.sum(-1, keepdims=True), 1)
     x = filled * real[..., None]
     error = np.zeros((frames, frames))
@@ -123,7 +133,8 @@ def straightness_error(
 
 
 def waypoints(error: Float[np.ndarray, "T T"], tolerance: float) -> list[int]:
-    """Fewest frames that end segments whose `error` stays within `tolerance`; ties go to the smallest sum."""
+    """Fewest frames that end segments whose `error` stays within `tolerance`; ties go to the
+    smallest sum."""
     frames = len(error)
     best: list[tuple[int, float, int]] = [(0, 0.0, -1)]  # segments, summed error, previous waypoint
     for j in range(1, frames):
@@ -165,7 +176,8 @@ def angle_keyframes(
 def find_keyframes(clips: Sequence[EpisodeTracks], config: KeyframeConfig) -> Keyframes:
     """Keyframes of all clips of a task, the same number in each, meaning the same in each.
 
-    The reference is the clip of median length. A segment's error over the set is the mean of the clips' errors.
+    The reference is the clip of median length. A segment's error over the set is the mean of the
+    clips' errors.
     """
     lengths = np.array([len(clip.points) for clip in clips])
     reference = int(np.argsort(lengths, kind="stable")[len(clips) // 2])

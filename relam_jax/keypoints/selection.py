@@ -1,7 +1,8 @@
-"""Which candidate tracks count: visibility, motion range Θ, and farthest point sampling to K (method §1).
+"""Which candidate tracks count: visibility, motion range Θ, and farthest point sampling to K
+(method §1).
 
-Pure functions of (record, config). `choose` runs on numpy (records) and on jax (the planner, which puts
-the anticipated motion in the place of the observed one).
+Pure functions of (record, config). `choose` runs on numpy (records) and on jax (the planner, which
+puts the anticipated motion in the place of the observed one).
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def group_by_entity(record: KeypointRecord) -> EpisodeTracks:
 
 
 def motion_range(
-    points: Float[Array, "T *B 2"], visibility: Bool[Array, "T *B"]
-) -> Float[Array, "*B"]:
+    points: Float[Array, "T ... 2"], visibility: Bool[Array, "T ..."]
+) -> Float[Array, "..."]:
     """Diagonal of the bounding box of a point's visible track, image sides; 0 if never seen."""
     xp = points.__array_namespace__()
     seen = visibility[..., None]
@@ -71,8 +72,9 @@ def choose(
 ) -> tuple[Int[Array, "V E K"], Bool[Array, "V E K"]]:
     """Indices of K candidates an entity and view, and which of them are real.
 
-    A candidate is eligible if `seen` and its motion reaches Θ. An entity of which no point reaches Θ in
-    any view keeps all its seen points: it must not vanish from the reward (a button moves little).
+    A candidate is eligible if `seen` and its motion reaches Θ. An entity of which no point reaches
+    Θ in any view keeps all its seen points: it must not vanish from the reward (a button moves
+    little).
     """
     xp = start.__array_namespace__()
     moving = seen & (motion >= config.min_motion)

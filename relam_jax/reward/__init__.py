@@ -1,1 +1,1 @@
-
+"""The keypoint reward and its stage machine."""

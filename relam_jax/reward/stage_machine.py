@@ -3,9 +3,12 @@
 Everything here is for one environment; `jax.vmap` makes it a batch.
 
 - The dense term compares the mean over entities and views with what it was when the stage began.
-- A stage is passed when the worst entity and view is within θ_s = max(ratio · its distance when the stage began, floor).
-- Passing a stage never lowers the reward, since φ ≤ 1 and the next stage starts at k + 1 + φ ≥ k + 1.
-- After the last stage the reward stays at 1 + final bonus. It never reads the simulator's success flag.
+- A stage is passed when the worst entity and view is within θ_s = max(ratio · its distance when the
+stage began, floor).
+- Passing a stage never lowers the reward, since φ ≤ 1 and the next stage starts at k + 1 + φ ≥ k +
+1.
+- After the last stage the reward stays at 1 + final bonus. It never reads the simulator's success
+flag.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ class RewardConfig:
     form: Form = "exp"
     """φ."""
     dense: Literal["mean", "worst"] = "mean"
-    """How the distances of entities and views make the dense term's d (the gate always takes the worst)."""
+    """How the distances of entities and views make the dense term's d (the gate always takes the
+    worst)."""
     success_ratio: float = 0.15
     """θ_s as a share of the worst distance when the stage began."""
     success_floor: float = 0.02

@@ -1,7 +1,8 @@
-"""Checkpoints of a whole run: learner, replay, environments, randomness and counters, in one orbax tree.
+"""Checkpoints of a whole run: learner, replay, environments, randomness and counters, in one orbax
+tree.
 
-On resume, in this order: 1. the newest whole checkpoint of the run folder; 2. its config must equal the given
-one; 3. everything is restored from it; 4. log rows that are younger than it are dropped.
+On resume, in this order: 1. the newest whole checkpoint of the run folder; 2. its config must equal
+the given one; 3. everything is restored from it; 4. log rows that are younger than it are dropped.
 """
 
 from __future__ import annotations
@@ -59,14 +60,16 @@ class Checkpoints:
             self.manager.save(
                 env_steps,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(packed), config=ocp.args.JsonSave(to_json(config))
+                    state=ocp.args.StandardSave(packed),
+                    config=ocp.args.JsonSave({"train": to_json(config)}),
                 ),
                 force=True,
             )
             self.manager.wait_until_finished()
         except (OSError, ValueError) as error:
             raise OSError(
-                f"the checkpoint at {env_steps} env_steps could not be written ({error}); free some space and "
+                f"the checkpoint at {env_steps} env_steps could not be written "
+                f"({error}); free some space and "
                 "go on with --resume: older checkpoints are whole"
             ) from error
 
@@ -78,7 +81,7 @@ class Checkpoints:
         """The config the newest checkpoint was written with."""
         step = self.manager.latest_step()
         stored = self.manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
-        return from_json(stored["config"])
+        return from_json(stored["config"]["train"])
 
     def restore(self, like: Any, config: TrainConfig) -> Any:
         """The newest checkpoint's tree, in the structure of `like`.

@@ -1,4 +1,5 @@
-"""Everything a run depends on, in one frozen dataclass that is saved with the run and in each checkpoint."""
+"""Everything a run depends on, in one frozen dataclass that is saved with the run and in each
+checkpoint."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class TrainConfig:
     out: str = ""
     """Run folder (default: runs/<task>-<reward>-<seed>)."""
     reward: Literal["relam", "final", "dense", "sparse"] = "relam"
-    """relam: anticipated keypoints; final: only the last subgoal; dense, sparse: the simulator's own."""
+    """relam: anticipated keypoints; final: only the last subgoal; dense, sparse: the simulator's
+    own."""
     observation: Literal["keypoints", "keypoints+proprio"] = "keypoints+proprio"
     """What the policy sees; `keypoints` alone is the paper's."""
     num_envs: int = 16
@@ -87,7 +89,8 @@ class TrainConfig:
                 raise ValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
         if self.episode_length % self.action_repeat:
             raise ValueError(
-                f"--episode_length {self.episode_length} is no multiple of --action_repeat {self.action_repeat}"
+                f"--episode_length {self.episode_length} is no multiple of "
+                f"--action_repeat {self.action_repeat}"
             )
         if self.episode_length > 500:
             raise ValueError("--episode_length is at most 500: Meta-World's horizon")

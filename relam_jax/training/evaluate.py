@@ -28,10 +28,11 @@ class Evaluation(NamedTuple):
 def evaluate(
     env: GoalEnv, act: Callable[[Array], Array], num_seeds: int, agent_steps: int
 ) -> Evaluation:
-    """Run every environment of `env` through one episode; environments are (seed, episode), seed-major.
+    """Run every environment of `env` through one episode; environments are (seed, episode),
+    seed-major.
 
-    `act` maps observations (S, P, D) to actions (S, P, A). Episode p takes the initial state p, the same for
-    each seed.
+    `act` maps observations (S, P, D) to actions (S, P, A). Episode p takes the initial state p, the
+    same for each seed.
     """
     episodes = env.num_envs // num_seeds
     states = np.tile(np.arange(episodes) % env.env.num_init_states, num_seeds)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from relam_jax.anticipation.fit_task import learn_anticipation
@@ -18,7 +17,8 @@ def run_experiment(config: TrainConfig, resume: bool) -> dict[str, float]:
     """Train; returns the last evaluation's summary.
 
     Raises:
-        ValueError: the run folder holds another run, or there is nothing to learn anticipation from.
+        ValueError: the run folder holds another run, or there is nothing to learn anticipation
+        from.
     """
     run = config.run_folder
     saved = run / "config.json"
@@ -30,7 +30,8 @@ def run_experiment(config: TrainConfig, resume: bool) -> dict[str, float]:
         changed = changed_fields(from_json(saved.read_text()), config)
         if changed:
             raise ValueError(
-                f"{run} was started with another configuration ({'; '.join(changed)}): resume with the same one, "
+                f"{run} was started with another configuration ({'; '.join(changed)}): "
+                f"resume with the same one, "
                 "or choose another --out"
             )
     anticipation = _anticipation(config)
@@ -41,8 +42,10 @@ def run_experiment(config: TrainConfig, resume: bool) -> dict[str, float]:
     append_provenance(run)
     result = train(config, anticipation, resume)
     print(
-        f"{run}: success {result['success']:.0%} at any step, {result['success_end']:.0%} at the end, "
-        f"{result['stage']:.0%} of the subgoals met, {config.num_seeds} × {config.eval_episodes} episodes"
+        f"{run}: success {result['success']:.0%} at any step, "
+        f"{result['success_end']:.0%} at the end, "
+        f"{result['stage']:.0%} of the subgoals met, {config.num_seeds} × "
+        f"{config.eval_episodes} episodes"
     )
     return result
 
@@ -56,7 +59,8 @@ def _anticipation(config: TrainConfig) -> Anticipation:
     data = Path(config.data or f"data/{config.task}")
     if not data.exists():
         raise ValueError(
-            f"no keypoint records at {data}: run `make preprocess DATA=videos/{config.task}` first, "
+            f"no keypoint records at {data}: run `make preprocess "
+            f"DATA=videos/{config.task}` first, "
             "or name a folder with --data or a model with --anticipation"
         )
     began = time.monotonic()

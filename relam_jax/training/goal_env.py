@@ -45,10 +45,23 @@ class Step(NamedTuple):
     """to the current subgoal, image sides."""
 
 
+class Seen(NamedTuple):
+    """The part of an `EnvState` that observation and reward are made of, on the device."""
+
+    keypoints: Float[Array, "N V E K 2"]
+    visibility: Bool[Array, "N V E K"]
+    proprio: Float[Array, "N P"]
+
+
+def _on_device(state: EnvState) -> Seen:
+    return Seen(*(jnp.asarray(x) for x in (state.keypoints, state.visibility, state.proprio)))
+
+
 def make_observe(
     max_stages: int, with_proprio: bool
 ) -> Callable[[StageState, Array, Array, Array, Goal], Float[Array, " D"]]:
-    """One environment's observation: points, subgoal − points, visibility, stage, (proprioception)."""
+    """One environment's observation: points, subgoal − points, visibility, stage,
+    (proprioception)."""
 
     def observe(
         state: StageState, keypoints: Array, visibility: Array, proprio: Array, goal: Goal
@@ -69,7 +82,8 @@ def make_observe(
 
 
 class GoalEnv:
-    """Batched environment with observations, rewards and automatic resets; arrays live on the device."""
+    """Batched environment with observations, rewards and automatic resets; arrays live on the
+    device."""
 
     def __init__(
         self,
@@ -88,7 +102,7 @@ class GoalEnv:
 
         @jax.jit
         def begin(
-            old: tuple[Goal, StageState], mask: Array, goal: Goal, seen: EnvState
+            old: tuple[Goal, StageState], mask: Array, goal: Goal, seen: Seen
         ) -> tuple[Goal, StageState, Array]:
             fresh = jax.vmap(partial(start_stage, config=shaping))(
                 seen.keypoints, seen.visibility, goal
@@ -102,9 +116,7 @@ class GoalEnv:
             return goal, state, obs
 
         @jax.jit
-        def advance(
-            goal: Goal, state: StageState, seen: EnvState
-        ) -> tuple[StageState, Array, Array]:
+        def advance(goal: Goal, state: StageState, seen: Seen) -> tuple[StageState, Array, Array]:
             reward, state = jax.vmap(partial(keypoint_reward, config=shaping))(
                 state, seen.keypoints, seen.visibility, goal
             )
@@ -113,10 +125,11 @@ class GoalEnv:
 
         self._begin, self._advance = begin, advance
         everywhere = np.ones(env.num_envs, bool)
-        seen = env.follow(np.asarray(plan.indices))
+        seen = _on_device(env.follow(np.asarray(plan.indices)))
         goal = self._goal(plan)
-        blank = jax.vmap(partial(start_stage, config=shaping))(
-            seen.keypoints, seen.visibility, goal
+        n, v, e = plan.valid.shape[:3]
+        blank = StageState(
+            jnp.zeros(n, jnp.int32), jnp.zeros((n, v, e)), jnp.zeros(n), jnp.zeros(n)
         )
         self.goal, self.stage, self.obs = begin((goal, blank), everywhere, goal, seen)
         self.obs_dim, self.action_dim = self.obs.shape[1], env.action_dim
@@ -145,7 +158,7 @@ class GoalEnv:
         mask = np.ones(self.num_envs, bool) if mask is None else mask
         self.candidates = self.env.reset(mask, init_states)
         plan = self._plan(self.candidates)
-        seen = self.env.follow(np.asarray(plan.indices), mask)
+        seen = _on_device(self.env.follow(np.asarray(plan.indices), mask))
         self.goal, self.stage, self.obs = self._begin(
             (self.goal, self.stage), mask, self._goal(plan), seen
         )
@@ -154,7 +167,7 @@ class GoalEnv:
     def step(self, action: Float[np.ndarray, "N A"]) -> Step:
         """One agent step, and a reset of the environments whose time is up."""
         seen = self.env.step(action)
-        self.stage, final_obs, reward = self._advance(self.goal, self.stage, seen)
+        self.stage, final_obs, reward = self._advance(self.goal, self.stage, _on_device(seen))
         if self.reward_source == "dense":
             reward = jnp.asarray(seen.env_reward)
         elif self.reward_source == "sparse":

@@ -45,7 +45,8 @@ def make_goal_env(
     known = (anticipation.view_names, anticipation.entity_names)
     if known != (env.view_names, env.entity_names):
         raise ValueError(
-            f"the anticipation model knows the views {known[0]} and entities {known[1]}, but {config.task} "
+            f"the anticipation model knows the views {known[0]} and entities "
+            f"{known[1]}, but {config.task} "
             f"has {env.view_names} and {env.entity_names}: record and preprocess its own videos"
         )
     return GoalEnv(
@@ -96,7 +97,8 @@ def make_steps(config: TrainConfig, agent: SAC) -> tuple[Any, Any, Any]:
 def store(
     buffer: replay.Replay, obs: Any, action: Any, reward: Any, next_obs: Any
 ) -> replay.Replay:
-    """Append one vector step; axes (S·N, …) → (S, N, …). A time limit is no termination: discount 1."""
+    """Append one vector step; axes (S·N, …) → (S, N, …). A time limit is no termination: discount
+    1."""
     seeds = buffer.position.shape[0]
     rows = replay.Transition(obs, action, reward, jnp.ones_like(reward), next_obs)
     rows = jax.tree.map(lambda x: x.reshape(seeds, -1, *x.shape[1:]), rows)
@@ -237,7 +239,8 @@ def train(
                 last_save = time.monotonic()
             if stop_signal:
                 raise SystemExit(
-                    f"stopped by SIGTERM at {iteration * per_iteration} env_steps; go on with --resume"
+                    f"stopped by SIGTERM at {iteration * per_iteration} env_steps; go "
+                    f"on with --resume"
                 )
         last_eval = run_evaluation()
         checkpoints.save(iteration * per_iteration, snapshot(), config)

@@ -1,4 +1,5 @@
-"""Episodes of two entities that move along known bent paths: ground truth for selection, keyframes, anticipation."""
+"""Episodes of two entities that move along known bent paths: ground truth for selection, keyframes,
+anticipation."""
 
 import numpy as np
 

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -61,16 +63,14 @@ def test_waypoints_stay_within_tolerance_and_are_fewest(seed, tolerance):
     error = straightness_error(clip.points, clip)
     found = waypoints(error, tolerance)
     ends = [0, *found]
-    assert found[-1] == 11 and all(
-        error[a, b] <= tolerance for a, b in zip(ends, ends[1:], strict=False)
-    )
+    assert found[-1] == 11 and all(error[a, b] <= tolerance for a, b in itertools.pairwise(ends))
     # brute force over all chains of fewer segments
     from itertools import combinations
 
     for fewer in range(len(found) - 1):
         for chain in combinations(range(1, 11), fewer):
             knots = [0, *chain, 11]
-            assert any(error[a, b] > tolerance for a, b in zip(knots, knots[1:], strict=False))
+            assert any(error[a, b] > tolerance for a, b in itertools.pairwise(knots))
 
 
 @settings(max_examples=20, deadline=None)

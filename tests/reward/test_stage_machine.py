@@ -16,7 +16,8 @@ V, E, K, S = 2, 2, 3, 4
 
 
 def straight_plan(stages=3):
-    """Subgoals of a rigid scene that moves right by 0.2 a stage; stages beyond `stages` repeat the last."""
+    """Subgoals of a rigid scene that moves right by 0.2 a stage; stages beyond `stages` repeat the
+    last."""
     rng = np.random.default_rng(0)
     start = rng.uniform(0.1, 0.3, (V, E, K, 2)).astype(np.float32)
     moved = (
@@ -102,7 +103,7 @@ def test_hidden_entities_keep_their_last_distance():
     path = at(start, [0.0, 0.1, 0.15, 0.15])
     hidden = np.ones((4, V, E, K), bool)
     hidden[2] = False
-    rewards, stages = run(path, goal, RewardConfig(), hidden)
+    rewards, _stages = run(path, goal, RewardConfig(), hidden)
     assert rewards[1] == rewards[0], "nothing is seen: the reward stands"
     assert rewards[2] > rewards[1] and np.isfinite(rewards).all()
 

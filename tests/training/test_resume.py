@@ -16,11 +16,21 @@ from relam_jax.training.config import TrainConfig, from_json, to_json
 from relam_jax.training.logs import RunLog
 
 ROOT = Path(__file__).parents[2]
-ARGS = (
-    "--task=drawer-open-v3 --num_envs=4 --num_seeds=2 --total_env_steps=960 --learning_starts=240 "
-    "--episode_length=60 --eval_every=480 --eval_episodes=3 --replay_capacity=400 "
-    "--sac.batch_size=32 --sac.widths 32 32"
-).split()
+ARGS = [
+    "--task=drawer-open-v3",
+    "--num_envs=4",
+    "--num_seeds=2",
+    "--total_env_steps=960",
+    "--learning_starts=240",
+    "--episode_length=60",
+    "--eval_every=480",
+    "--eval_episodes=3",
+    "--replay_capacity=400",
+    "--sac.batch_size=32",
+    "--sac.widths",
+    "32",
+    "32",
+]
 
 
 def command(out, anticipation, *more):
@@ -154,7 +164,7 @@ def test_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints.manager, "save", full)
-        with pytest.raises(OSError, match="No space left on device.*--resume"):
+        with pytest.raises(OSError, match=r"No space left on device.*--resume"):
             checkpoints.save(200, {"x": np.arange(3)}, config)
     assert checkpoints.latest() == 100
     np.testing.assert_array_equal(

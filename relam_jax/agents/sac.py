@@ -39,7 +39,7 @@ class SACConfig:
     target_entropy: float = -0.5
     """Entropy that the temperature holds, nats an action dimension."""
     init_alpha: float = 0.1
-    """First temperature."""
+    """First temperature, small beside a reward of at most 1 an agent step."""
 
 
 class Hyper(NamedTuple):

@@ -52,8 +52,8 @@ def group_by_entity(record: KeypointRecord) -> EpisodeTracks:
 
 
 def motion_range(
-    points: Float[Array, "T ... 2"], visibility: Bool[Array, "T ..."]
-) -> Float[Array, "..."]:
+    points: Float[Array, "T *B 2"], visibility: Bool[Array, "T *B"]
+) -> Float[Array, "*B"]:
     """Diagonal of the bounding box of a point's visible track, image sides; 0 if never seen."""
     xp = points.__array_namespace__()
     seen = visibility[..., None]

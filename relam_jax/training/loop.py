@@ -161,6 +161,9 @@ def train(
         iteration, next_eval = int(stored["iteration"]), int(stored["next_eval"])
         seconds.update({k: float(v) for k, v in stored["seconds"].items()})
         print(f"resumed {run} at {iteration * per_iteration} env_steps")
+    finished = iteration >= iterations
+    if finished:
+        print("the run is complete: raise --total_env_steps to go on")
     log = RunLog(run, iteration * per_iteration if iteration else None)
 
     stop_signal: list[int] = []
@@ -185,7 +188,9 @@ def train(
         )
         seconds["evaluating"] += time.monotonic() - began
         metrics = summary(result)
-        log.write("eval", iteration * per_iteration, metrics | {"minutes": total_minutes(seconds)})
+        if not finished:
+            minutes = {"minutes": total_minutes(seconds)}
+            log.write("eval", iteration * per_iteration, metrics | minutes)
         bar.set_postfix(success=f"{metrics['success']:.2f}", stage=f"{metrics['stage']:.2f}")
         return metrics
 
@@ -243,7 +248,8 @@ def train(
                     f"on with --resume"
                 )
         last_eval = run_evaluation()
-        checkpoints.save(iteration * per_iteration, snapshot(), config)
+        if not finished:
+            checkpoints.save(iteration * per_iteration, snapshot(), config)
     finally:
         signal.signal(signal.SIGTERM, previous)
         bar.close()

@@ -14,7 +14,7 @@ from relam_jax.anticipation.train import FitConfig, fit
 from relam_jax.keypoints.keyframes import KeyframeConfig
 from relam_jax.keypoints.records import read_records
 from relam_jax.keypoints.selection import SelectionConfig
-from relam_jax.training.logs import RunLog
+from relam_jax.logs import RunLog
 
 
 def learn_anticipation(

@@ -38,7 +38,7 @@ class TrainConfig:
     num_seeds: int = 1
     """Seeds trained side by side, each with its own environments, replay and randomness."""
     seed: int = 0
-    """First seed; the others follow."""
+    """Seed of the whole run; each of the `num_seeds` draws its own randomness from it."""
     total_env_steps: int = 100_000
     """Budget a seed, env_steps."""
     utd: float = 0.25

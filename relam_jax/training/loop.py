@@ -17,11 +17,14 @@ from relam_jax.agents import replay
 from relam_jax.agents.sac import SAC, Learner, make_sac
 from relam_jax.anticipation.plan import Anticipation, make_planner
 from relam_jax.envs import make_env
+from relam_jax.logs import RunLog
 from relam_jax.training.checkpoint import Checkpoints
 from relam_jax.training.config import TrainConfig
 from relam_jax.training.evaluate import evaluate, summary
 from relam_jax.training.goal_env import GoalEnv
-from relam_jax.training.logs import RunLog
+
+
+TIMERS = ("stepping", "learning", "training", "evaluating")
 
 
 def make_goal_env(
@@ -97,8 +100,7 @@ def make_steps(config: TrainConfig, agent: SAC) -> tuple[Any, Any, Any]:
 def store(
     buffer: replay.Replay, obs: Any, action: Any, reward: Any, next_obs: Any
 ) -> replay.Replay:
-    """Append one vector step; axes (S·N, …) → (S, N, …). A time limit is no termination: discount
-    1."""
+    """Append one vector step, (S·N, …) → (S, N, …). A time limit is no termination: discount 1."""
     seeds = buffer.position.shape[0]
     rows = replay.Transition(obs, action, reward, jnp.ones_like(reward), next_obs)
     rows = jax.tree.map(lambda x: x.reshape(seeds, -1, *x.shape[1:]), rows)
@@ -137,7 +139,7 @@ def train(
     seed_keys = jax.random.split(init_key, config.num_seeds)
     learner = jax.vmap(agent.init)(seed_keys)
     buffer = jax.vmap(lambda _: replay.init(capacity, env.obs_dim, env.action_dim))(seed_keys)
-    iteration, next_eval, seconds = 0, 0, defaultdict(float)
+    iteration, next_eval, stored_since, seconds = 0, 0, 0, defaultdict(float)
 
     def snapshot() -> dict[str, Any]:
         return {
@@ -159,6 +161,7 @@ def train(
         env.set_state(stored["env"])
         act_key = stored["act_key"]
         iteration, next_eval = int(stored["iteration"]), int(stored["next_eval"])
+        stored_since = 0 if config.checkpoint_replay else iteration
         seconds.update({k: float(v) for k, v in stored["seconds"].items()})
         print(f"resumed {run} at {iteration * per_iteration} env_steps")
     finished = iteration >= iterations
@@ -189,8 +192,12 @@ def train(
         seconds["evaluating"] += time.monotonic() - began
         metrics = summary(result)
         if not finished:
-            minutes = {"minutes": total_minutes(seconds)}
-            log.write("eval", iteration * per_iteration, metrics | minutes)
+            spent = time.monotonic() - began
+            extra = {
+                "minutes": total_minutes(seconds),
+                "env_steps_per_second": eval_env.num_envs * config.episode_length / spent,
+            }
+            log.write("eval", iteration * per_iteration, metrics | extra)
         bar.set_postfix(success=f"{metrics['success']:.2f}", stage=f"{metrics['stage']:.2f}")
         return metrics
 
@@ -201,10 +208,11 @@ def train(
                 last_eval = run_evaluation()
                 next_eval += config.eval_every
             began = time.monotonic()
-            warm = iteration * per_iteration >= config.learning_starts
+            # a run resumed without its replay first fills it again, with its policy
+            warm = (iteration - stored_since) * per_iteration >= config.learning_starts
             obs = env.obs
             action, act_key = act(learner.actor, obs, act_key)
-            if not warm:
+            if iteration * per_iteration < config.learning_starts:
                 key = jax.random.fold_in(random_key, iteration)
                 action = jax.random.uniform(key, action.shape, minval=-1.0)
             action = action.reshape(env.num_envs, -1)
@@ -224,6 +232,7 @@ def train(
 
             window["reward"].append(step.reward)
             window["distance"].append(step.distance)
+            window["met"].append(step.stage / step.num_stages)
             window["info"].append(info)
             if step.truncated.any():
                 window["stage"].append((step.stage / step.num_stages)[step.truncated])
@@ -231,21 +240,28 @@ def train(
             if iteration % max(1, config.eval_every // per_iteration // 8) == 0:
                 metrics = flush(window, env)
                 spent = max(seconds["training"], 1e-9)
-                metrics["env_steps_per_second"] = (
-                    config.num_seeds * iteration * per_iteration / spent
-                )
-                metrics["stepping_share"] = seconds["stepping"] / spent
-                metrics["learning_wait_share"] = seconds["learning"] / spent
+                taken = config.num_seeds * iteration * per_iteration
+                learned = max(0, iteration - round(config.learning_starts / per_iteration))
+                metrics |= {
+                    "env_steps_per_second": taken / spent,
+                    "stepping_per_second": taken / max(seconds["stepping"], 1e-9),
+                    "grad_steps_per_second": (
+                        config.num_seeds * learned * config.updates_per_iteration / spent
+                    ),
+                    "stepping_share": seconds["stepping"] / spent,
+                    "learning_wait_share": seconds["learning"] / spent,
+                }
                 check_finite(metrics, iteration * per_iteration)
                 log.write("train", iteration * per_iteration, metrics)
             due = time.monotonic() - last_save > 60 * config.checkpoint_minutes
             if stop_signal or due:
+                check_finite({k: float(v.mean()) for k, v in info.items()}, iteration)
                 checkpoints.save(iteration * per_iteration, snapshot(), config)
                 last_save = time.monotonic()
             if stop_signal:
                 raise SystemExit(
-                    f"stopped by SIGTERM at {iteration * per_iteration} env_steps; go "
-                    f"on with --resume"
+                    f"stopped by SIGTERM at {iteration * per_iteration} env_steps; "
+                    "go on with --resume"
                 )
         last_eval = run_evaluation()
         if not finished:
@@ -260,9 +276,6 @@ def train(
     return last_eval
 
 
-TIMERS = ("stepping", "learning", "training", "evaluating")
-
-
 def total_minutes(seconds: dict[str, float]) -> float:
     """Wall minutes of training and evaluating so far."""
     return (seconds["training"] + seconds["evaluating"]) / 60
@@ -270,7 +283,8 @@ def total_minutes(seconds: dict[str, float]) -> float:
 
 def flush(window: dict[str, list], env: GoalEnv) -> dict[str, float]:
     """Means of what was gathered since the last call, by name."""
-    metrics = {"reward": float(np.mean([np.mean(r) for r in window["reward"]]))}
+    reward, met = (float(np.mean(window[name])) for name in ("reward", "met"))
+    metrics = {"reward": reward, "reward_stages": met, "reward_dense": reward - met}
     for name in ("stage", "success"):
         if window[name]:
             metrics[name] = float(np.mean(np.concatenate(window[name])))

@@ -14,8 +14,8 @@ from relam_jax.anticipation.plan import Anticipation, save_anticipation
 from relam_jax.keypoints.keyframes import KeyframeConfig
 from relam_jax.keypoints.records import write_records
 from relam_jax.keypoints.selection import SelectionConfig
+from relam_jax.logs import RunLog
 from relam_jax.training.config import TrainConfig, to_json
-from relam_jax.training.logs import RunLog
 from relam_jax.training.provenance import append_provenance
 from tests.keypoints.synthetic import record
 

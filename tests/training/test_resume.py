@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from relam_jax.logs import RunLog
 from relam_jax.training.checkpoint import Checkpoints
 from relam_jax.training.config import TrainConfig, from_json, to_json
-from relam_jax.training.logs import RunLog
 
 ROOT = Path(__file__).parents[2]
 ARGS = [

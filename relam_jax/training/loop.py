@@ -23,7 +23,6 @@ from relam_jax.training.config import TrainConfig
 from relam_jax.training.evaluate import evaluate, summary
 from relam_jax.training.goal_env import GoalEnv
 
-
 TIMERS = ("stepping", "learning", "training", "evaluating")
 
 

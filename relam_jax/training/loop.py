@@ -29,7 +29,7 @@ TIMERS = ("stepping", "learning", "training", "evaluating")
 def make_goal_env(
     config: TrainConfig, anticipation: Anticipation, num_envs: int, split: str
 ) -> GoalEnv:
-    """The task's simulator with plans and keypoint reward.
+    """The task's simulator with plans and keypoint reward, seen from the model's number of views.
 
     Raises:
         ValueError: the model was trained for another task, other views or other entities.
@@ -38,6 +38,7 @@ def make_goal_env(
         config.task,
         num_envs,
         seed=config.seed,
+        num_views=len(anticipation.view_names),
         split=split,
         action_repeat=config.action_repeat,
         episode_length=config.episode_length,

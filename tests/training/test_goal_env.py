@@ -66,6 +66,13 @@ def test_the_simulators_own_rewards(anticipation, reward):
 
 
 def test_a_model_of_other_views_is_refused(anticipation):
-    one_view = replace(anticipation, view_names=("cam0",))
-    with pytest.raises(ValueError, match=r"knows the views \('cam0',\)"):
-        make_goal_env(CONFIG, one_view, 1, "train")
+    other = replace(anticipation, view_names=("left", "right"))
+    with pytest.raises(ValueError, match=r"knows the views \('left', 'right'\)"):
+        make_goal_env(CONFIG, other, 1, "train")
+
+
+def test_one_view_is_the_special_case(anticipation):
+    env = make_goal_env(CONFIG, replace(anticipation, view_names=("cam0",)), 2, "train")
+    step = env.step(np.zeros((2, 4), np.float32))
+    assert step.distance.shape == (2, 1, 2) and env.obs_dim == 5 * 8 + 3 + 4
+    env.env.close()

@@ -33,7 +33,8 @@ def learn_anticipation(
     examples = build_examples(read_records(data), selection, keyframes)
     task = read_records(data)[0].task
     views, entities = examples.view_names, examples.entity_names
-    model = ModelConfig(num_views=len(views), num_entities=len(entities))
+    stages = int(examples.num_stages.max())
+    model = ModelConfig(num_views=len(views), num_entities=len(entities), max_stages=stages)
     log = RunLog(out)
     result = fit(examples, model, config, lambda step, metrics: log.write("fit", step, metrics))
     log.close()
@@ -44,7 +45,7 @@ def learn_anticipation(
         task=task,
         view_names=views,
         entity_names=entities,
-        num_stages=int(examples.num_stages.max()),
+        num_stages=stages,
         test_error=tuple(float(e) for e in result.error.free_running),
         params=result.params,
     )

@@ -23,7 +23,7 @@ from relam_jax.anticipation.model import AnticipationModel, ModelConfig, roll_ou
 class FitConfig:
     """How the anticipation model is trained."""
 
-    num_steps: int = 1500
+    num_steps: int = 2500
     """Gradient steps at most."""
     batch_size: int = 16
     """Clips a step, each with a fresh random subset of its points."""

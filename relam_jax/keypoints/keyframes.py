@@ -36,6 +36,8 @@ class KeyframeConfig:
     """Which rule."""
     tolerance: float = 0.01
     """`waypoints`: largest distance from the straight line between keyframes, image sides."""
+    max_count: int = 8
+    """`waypoints`: most keyframes; the tolerance is loosened by steps of 20 % until they suffice."""
     min_gap: float = 0.1
     """`angle`: m, least gap between keyframes as a fraction of the video."""
     max_gap: float = 0.4
@@ -188,7 +190,10 @@ def find_keyframes(clips: Sequence[EpisodeTracks], config: KeyframeConfig) -> Ke
     def cut(points: Sequence[np.ndarray], members: Sequence[EpisodeTracks]) -> list[int]:
         if config.selector == "waypoints":
             errors = [straightness_error(p, c) for p, c in zip(points, members, strict=True)]
-            return waypoints(np.mean(errors, axis=0), config.tolerance)
+            error, tolerance = np.mean(errors, axis=0), config.tolerance
+            while len(chain := waypoints(error, tolerance)) > config.max_count:
+                tolerance *= 1.2
+            return chain
         flat = [p[:, c.visibility.any(0)] for p, c in zip(points, members, strict=True)]
         return angle_keyframes(np.concatenate(flat, axis=1), config.min_gap, config.max_gap)
 

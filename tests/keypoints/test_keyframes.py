@@ -87,6 +87,14 @@ def test_joint_keyframes_give_every_clip_the_same_count():
     assert (np.diff(found.frames, axis=1) >= 0).all()
 
 
+def test_noise_never_makes_more_keyframes_than_the_most_allowed():
+    noisy = clips(3, noise=0.01)
+    many = find_keyframes(noisy, KeyframeConfig(tolerance=0.002, max_count=48)).frames.shape[1]
+    assert many > 5
+    few = find_keyframes(noisy, KeyframeConfig(tolerance=0.002, max_count=5))
+    assert 3 <= few.frames.shape[1] <= 5 and few.counts_alone.max() <= 5
+
+
 def test_time_warping_matches_the_same_motion_at_another_speed():
     slow = np.linspace(0, 1, 30)[:, None]
     fast = np.linspace(0, 1, 15)[:, None]

@@ -30,8 +30,8 @@ def learn_anticipation(
         ValueError, FileNotFoundError: there are no usable records at `data`.
     """
     began = time.monotonic()
-    examples = build_examples(read_records(data), selection, keyframes)
-    task = read_records(data)[0].task
+    records = read_records(data)
+    examples = build_examples(records, selection, keyframes)
     views, entities = examples.view_names, examples.entity_names
     stages = int(examples.num_stages.max())
     model = ModelConfig(num_views=len(views), num_entities=len(entities), max_stages=stages)
@@ -42,7 +42,7 @@ def learn_anticipation(
         model=model,
         selection=selection,
         keyframes=keyframes,
-        task=task,
+        task=records[0].task,
         view_names=views,
         entity_names=entities,
         num_stages=stages,

@@ -37,7 +37,7 @@ class KeyframeConfig:
     tolerance: float = 0.01
     """`waypoints`: largest distance from the straight line between keyframes, image sides."""
     max_count: int = 8
-    """`waypoints`: most keyframes; the tolerance is loosened by steps of 20 % until they suffice."""
+    """`waypoints`: most keyframes; the tolerance is loosened by 20 % at a time until they do."""
     min_gap: float = 0.1
     """`angle`: m, least gap between keyframes as a fraction of the video."""
     max_gap: float = 0.4

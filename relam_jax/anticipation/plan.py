@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from relam_jax.anticipation.model import AnticipationModel, ModelConfig, roll_out
 from relam_jax.keypoints.keyframes import KeyframeConfig
 from relam_jax.keypoints.selection import SelectionConfig, choose, motion_range
+from relam_jax.keypoints.tfrecord import write_atomic
 
 
 class Plan(NamedTuple):
@@ -61,9 +62,7 @@ def save_anticipation(path: Path, anticipation: Anticipation) -> None:
         if f.name != "params"
     }
     text = json.dumps(config, default=dataclasses.asdict, indent=2)
-    partial = path / "config.json.tmp"
-    partial.write_text(text)
-    partial.replace(path / "config.json")
+    write_atomic(path / "config.json", text.encode())
 
 
 def load_anticipation(path: Path) -> Anticipation:

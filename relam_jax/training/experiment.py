@@ -8,6 +8,7 @@ from pathlib import Path
 
 from relam_jax.anticipation.fit_task import learn_anticipation
 from relam_jax.anticipation.plan import Anticipation, load_anticipation
+from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.training.config import TrainConfig, changed_fields, from_json, to_json
 from relam_jax.training.loop import train
 from relam_jax.training.provenance import append_provenance
@@ -36,9 +37,7 @@ def run_experiment(config: TrainConfig, resume: bool) -> dict[str, float]:
             )
     anticipation = _anticipation(config)
     run.mkdir(parents=True, exist_ok=True)
-    partial = saved.with_suffix(".tmp")
-    partial.write_text(to_json(config))
-    partial.replace(saved)
+    write_atomic(saved, to_json(config).encode())
     append_provenance(run)
     result = train(config, anticipation, resume)
     print(

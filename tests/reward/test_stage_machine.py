@@ -1,5 +1,3 @@
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relam_jax.report.along import reward_along
 from relam_jax.reward.distance import keypoint_distance
 from relam_jax.reward.shaping import SHAPING
 from relam_jax.reward.stage_machine import Goal, RewardConfig, keypoint_reward, start_stage
@@ -34,18 +33,8 @@ def run(positions, goal, config, visibility=None):
     seen = (
         jnp.ones((len(positions), V, E, K), bool) if visibility is None else jnp.asarray(visibility)
     )
-    rewards, stages = follow(jnp.stack(positions), seen, goal, config)
-    return np.asarray(rewards), np.asarray(stages)
-
-
-@partial(jax.jit, static_argnames="config")
-def follow(positions, seen, goal, config):
-    def step(state, now):
-        reward, state = keypoint_reward(state, *now, goal, config)
-        return state, (reward, state.stage)
-
-    start = start_stage(positions[0], seen[0], goal, config)
-    return jax.lax.scan(step, start, (positions[1:], seen[1:]))[1]
+    along = reward_along(jnp.stack(positions), seen, goal, config)
+    return np.asarray(along.reward), np.asarray(along.stage)
 
 
 def at(start, xs):

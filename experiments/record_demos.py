@@ -118,22 +118,30 @@ def write_masks(path: Path, surface: Surface, entities: list[tuple[int, ...]]) -
     image.save(path, format="PNG", optimize=True)
 
 
-def true_geometry(env: Any, episode: Episode, camera: CameraPose, first: Surface) -> Truth:
+def true_geometry(
+    env: Any,
+    episode: Episode,
+    cameras: tuple[CameraPose, ...],
+    view: int,
+    first: Surface,
+    renderer: SceneRenderer,
+) -> Truth:
     """Where every body was in every frame and what the camera saw of it."""
-    points = pixel_centres(first.body.shape[0] // 2)
+    half = first.body.shape[0] // 2
     xpos, xmat, depth = [], [], []
     for state in episode.states:
         set_state(env, state)
         xpos.append(env.data.xpos.copy())
         xmat.append(env.data.xmat.reshape(-1, 3, 3).copy())
-        depth.append(cast(env.model, env.data, camera, points).depth.astype(np.float16))
+        image = renderer.depth(env.model, state, view)
+        depth.append(image.reshape(half, 2, half, 2).max((1, 3)).astype(np.float16))
     return Truth(
         body_id=first.body.astype(np.int16),
         local_xyz=first.local.astype(np.float32),
         xpos=np.stack(xpos),
         xmat=np.stack(xmat),
         depth=np.stack(depth),
-        camera=camera,
+        camera=cameras[view],
     )
 
 
@@ -154,7 +162,8 @@ def write_episode(
         surface = cast(env.model, env.data, camera, pixel_centres(args.size))
         write_masks(out / f"{name}.masks.png", surface, entities)
         if args.truth:
-            true_geometry(env, episode, camera, surface).save(out / f"{name}.truth.npz")
+            truth = true_geometry(env, episode, cameras, view, surface, renderer)
+            truth.save(out / f"{name}.truth.npz")
         frames = (renderer.render(env.model, state, view) for state in episode.states)
         fps = env.metadata["render_fps"]
         write_video(out / f"{name}.mp4", frames, fps, args.crf)

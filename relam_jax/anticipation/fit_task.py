@@ -9,7 +9,7 @@ import numpy as np
 
 from relam_jax.anticipation.dataset import build_examples
 from relam_jax.anticipation.model import ModelConfig
-from relam_jax.anticipation.plan import Anticipation, save_anticipation
+from relam_jax.anticipation.plan import Anticipation, as_tuples, save_anticipation
 from relam_jax.anticipation.train import FitConfig, fit
 from relam_jax.keypoints.keyframes import KeyframeConfig
 from relam_jax.keypoints.records import read_records
@@ -47,6 +47,7 @@ def learn_anticipation(
         entity_names=entities,
         num_stages=stages,
         test_error=tuple(float(e) for e in result.error.free_running),
+        group_error=as_tuples(np.nan_to_num(result.error.by_group).round(6).tolist()),
         params=result.params,
     )
     save_anticipation(out, anticipation)

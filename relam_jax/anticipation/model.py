@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -40,6 +40,14 @@ class ModelConfig:
     """Frequencies 2^0 … 2^(bands − 1) half-turns an image side."""
 
 
+class Cache(NamedTuple):
+    """What later stages see of the stages before them."""
+
+    layers: tuple[tuple[Float[Array, "B M H D"], Float[Array, "B M H D"]], ...]
+    """keys and values of their M tokens, a layer."""
+    seen: Bool[Array, "B M"]
+
+
 class Block(nn.Module):
     """Pre-norm attention and MLP."""
 
@@ -47,13 +55,19 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B N D"], mask: Bool[Array, "B 1 N N"]
-    ) -> Float[Array, "B N D"]:
-        """`mask[b, 0, i, j]`: token i may look at token j."""
+        self, x: Float[Array, "B N D"], mask: Bool[Array, "B 1 N M"], past: tuple[Array, ...]
+    ) -> tuple[Float[Array, "B N D"], tuple[Array, Array]]:
+        """`mask[b, 0, i, j]`: token i may look at token j, those of the `past` coming first."""
+        c = self.config
         h = nn.LayerNorm()(x)
-        x = x + nn.MultiHeadDotProductAttention(num_heads=self.config.num_heads)(h, mask=mask)
-        h = nn.Dense(4 * self.config.width)(nn.LayerNorm()(x))
-        return x + nn.Dense(self.config.width)(nn.gelu(h))
+        heads = (c.num_heads, c.width // c.num_heads)
+        query, key, value = (nn.DenseGeneral(heads, name=n)(h) for n in ("query", "key", "value"))
+        if past:
+            key, value = (jnp.concatenate(kv, axis=1) for kv in zip(past, (key, value)))
+        h = jax.nn.dot_product_attention(query, key, value, mask=mask)
+        x = x + nn.DenseGeneral(c.width, axis=(-2, -1), name="out")(h)
+        h = nn.Dense(4 * c.width)(nn.LayerNorm()(x))
+        return x + nn.Dense(c.width)(nn.gelu(h)), (key, value)
 
 
 class AnticipationModel(nn.Module):
@@ -64,19 +78,27 @@ class AnticipationModel(nn.Module):
 
     @nn.compact
     def __call__(
-        self, points: Float[Array, "B S V E P 2"], visibility: Bool[Array, "B S V E P"]
-    ) -> tuple[Float[Array, "B S V E P 2"], Float[Array, "B S"]]:
-        """Returns (displacement in image sides, stop logit); hidden points are ignored as context.
+        self,
+        points: Float[Array, "B S V E P 2"],
+        visibility: Bool[Array, "B S V E P"],
+        pose: Float[Array, "B F"],
+        past: Cache | None = None,
+    ) -> tuple[Float[Array, "B S V E P 2"], Float[Array, "B S"], Cache]:
+        """Returns (displacement in image sides, stop logit, cache for the stages after these).
+
+        Hidden points are ignored as context; `pose` is the first frame's `pose_summary`. With a `past` the S stages are those that follow it.
 
         Raises:
             ValueError: there are more views, entities or stages than the config has embeddings for.
         """
         c = self.config
         batch, stages, views, entities, slots = visibility.shape
-        if views > c.num_views or entities > c.num_entities or stages > c.max_stages:
+        tokens = views * entities * slots  # a stage
+        began = past.seen.shape[1] // tokens if past else 0
+        if views > c.num_views or entities > c.num_entities or began + stages > c.max_stages:
             raise ValueError(
                 f"the anticipation model knows {c.num_views} views, {c.num_entities} entities and "
-                f"{c.max_stages} stages, but was given {views}, {entities} and {stages}"
+                f"{c.max_stages} stages, but was given {views}, {entities} and {began + stages}"
             )
         frequencies = jnp.pi * 2.0 ** jnp.arange(c.fourier_bands)
         phase = ((points - 0.5)[..., None] * frequencies).reshape(*points.shape[:-1], -1)
@@ -84,20 +106,24 @@ class AnticipationModel(nn.Module):
         stage = self.param("stage", nn.initializers.normal(0.5), (c.max_stages, c.width))
         view = self.param("view", nn.initializers.normal(0.5), (c.num_views, c.width))
         entity = self.param("entity", nn.initializers.normal(0.5), (c.num_entities, c.width))
-        x = nn.Dense(c.width)(features)
+        code = nn.Dense(c.width)(nn.gelu(nn.Dense(4 * c.width)(pose)))
         x = (
-            x
-            + stage[:stages, None, None, None]
+            nn.Dense(c.width)(features)
+            + code[:, None, None, None, None]
+            + stage[began : began + stages, None, None, None]
             + view[:views, None, None]
             + entity[:entities, None]
         )
         x = x.reshape(batch, -1, c.width)
 
         seen = visibility.reshape(batch, -1)
-        order = jnp.repeat(jnp.arange(stages), views * entities * slots)
-        mask = (order[:, None] >= order[None]) & seen[:, None, :]
-        for _ in range(c.num_layers):
-            x = Block(c)(x, mask[:, None])
+        seen = jnp.concatenate([past.seen, seen], axis=1) if past else seen
+        order = jnp.repeat(jnp.arange(began + stages), tokens)
+        mask = (order[began * tokens :, None] >= order) & seen[:, None, :]
+        layers = []
+        for layer in range(c.num_layers):
+            x, kept = Block(c)(x, mask[:, None], past.layers[layer] if past else ())
+            layers.append(kept)
         x = nn.LayerNorm()(x)
         displacement = nn.Dense(2, kernel_init=nn.initializers.zeros)(x)
         weight = visibility.reshape(batch, stages, -1, 1)
@@ -105,7 +131,19 @@ class AnticipationModel(nn.Module):
             weight.sum(2), 1
         )
         stop = nn.Dense(1)(nn.gelu(nn.Dense(c.width)(pooled)))[..., 0]
-        return displacement.reshape(points.shape), stop
+        return displacement.reshape(points.shape), stop, Cache(tuple(layers), seen)
+
+
+def pose_summary(
+    points: Float[Array, "B V E C 2"], visibility: Bool[Array, "B V E C"]
+) -> Float[Array, "B F"]:
+    """Where each entity stands in each view: mean and bounding box of its visible points."""
+    seen = visibility[..., None]
+    x = points - 0.5
+    mean = jnp.where(seen, x, 0.0).sum(-2) / jnp.maximum(seen.sum(-2), 1)
+    low, high = jnp.where(seen, x, 1.0).min(-2), jnp.where(seen, x, -1.0).max(-2)
+    stats = jnp.where(seen.any(-2)[..., None, :], jnp.stack([mean, low, high], axis=-2), 0.0)
+    return stats.reshape(len(points), -1)
 
 
 def roll_out(
@@ -121,16 +159,11 @@ def roll_out(
     Returns (subgoals in image sides, stop logits).
     """
     apply: Callable[..., Any] = model.apply
-    shape = (points.shape[0], num_stages + 1, *points.shape[1:])
-    track = jnp.zeros(shape, points.dtype).at[:, 0].set(points)
-    seen = jnp.repeat(visibility[:, None], num_stages, axis=1)
-
-    def stage(s: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        track, stop = carry
-        displacement, logits = apply(params, track[:, :-1], seen)
-        track = track.at[:, s + 1].set(track[:, s] + displacement[:, s])
-        return track, stop.at[:, s].set(logits[:, s])
-
-    stop = jnp.zeros((points.shape[0], num_stages))
-    track, stop = jax.lax.fori_loop(0, num_stages, stage, (track, stop))
-    return track[:, 1:], stop
+    subgoals, stops, past = [], [], None
+    now, seen, pose = points[:, None], visibility[:, None], pose_summary(points, visibility)
+    for _ in range(num_stages):
+        displacement, stop, past = apply(params, now, seen, pose, past)
+        now = now + displacement
+        subgoals.append(now)
+        stops.append(stop)
+    return jnp.concatenate(subgoals, axis=1), jnp.concatenate(stops, axis=1)

@@ -30,6 +30,8 @@ class Plan(NamedTuple):
     subgoals: Float[Array, "N S V E K 2"]
     """image sides; rows from `num_stages` on repeat the final subgoal."""
     num_stages: Int[Array, " N"]
+    error: Float[Array, "N S V E"]
+    """how far such a subgoal was off on clips never trained on, image sides."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class Anticipation:
     test_error: tuple[float, ...]
     """free-running error a stage on clips never trained on: median distance of points, image
     sides."""
+    group_error: tuple[tuple[tuple[float, ...], ...], ...]
+    """S x V x E: the same as the reward sees it: the mean over the points of an entity in a view,
+    median over clips never trained on."""
     params: Any
 
 
@@ -85,11 +90,13 @@ def load_anticipation(path: Path) -> Anticipation:
         config["keyframes"] = KeyframeConfig(**config["keyframes"])
         for name in ("view_names", "entity_names", "test_error"):
             config[name] = tuple(config[name])
+        config["group_error"] = as_tuples(config["group_error"])
         shapes = jax.eval_shape(
             AnticipationModel(config["model"]).init,
             jax.random.key(0),
             jnp.zeros((1, 1, len(config["view_names"]), len(config["entity_names"]), 1, 2)),
             jnp.ones((1, 1, len(config["view_names"]), len(config["entity_names"]), 1), bool),
+            jnp.zeros((1, 6 * len(config["view_names"]) * len(config["entity_names"]))),
         )
         with ocp.StandardCheckpointer() as checkpointer:
             params = checkpointer.restore(path / "params", shapes)
@@ -100,6 +107,11 @@ def load_anticipation(path: Path) -> Anticipation:
         ) from error
 
 
+def as_tuples(nested: Any) -> Any:
+    """Nested lists, as JSON has them, as nested tuples."""
+    return tuple(map(as_tuples, nested)) if isinstance(nested, list) else nested
+
+
 def make_planner(
     anticipation: Anticipation,
 ) -> Callable[[Float[np.ndarray, "N V E C 2"], Bool[np.ndarray, "N V E C"]], Plan]:
@@ -108,6 +120,7 @@ def make_planner(
     model = AnticipationModel(anticipation.model)
     exempt = np.isin(anticipation.entity_names, anticipation.selection.goal_entities)
     stages, params = anticipation.num_stages, anticipation.params
+    error = jnp.asarray(anticipation.group_error)
 
     def choose_one(start: Array, seen: Array, subgoals: Array) -> tuple[Array, Array]:
         track = jnp.concatenate([start[None], subgoals])
@@ -123,6 +136,7 @@ def make_planner(
         subgoals = jnp.take_along_axis(subgoals, row[:, :, None, None, None, None], axis=1)
         indices, valid = jax.vmap(choose_one)(points, visibility, subgoals)
         chosen = jnp.take_along_axis(subgoals, indices[:, None, ..., None], axis=5 - 1)
-        return Plan(indices, valid, chosen, last + 1)
+        errors = jnp.nan_to_num(error[row])
+        return Plan(indices, valid, chosen, last + 1, errors)
 
     return plan

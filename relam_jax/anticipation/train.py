@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tqdm import trange
 
 from relam_jax.anticipation.dataset import PlanExamples
-from relam_jax.anticipation.model import AnticipationModel, ModelConfig, roll_out
+from relam_jax.anticipation.model import AnticipationModel, ModelConfig, pose_summary, roll_out
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def anticipation_loss(
     params: Any,
     points: Float[Array, "B S1 V E P 2"],
     visibility: Array,
+    pose: Float[Array, "B F"],
     num_stages: Array,
     key: PRNGKeyArray,
     config: FitConfig,
@@ -99,7 +100,7 @@ def anticipation_loss(
     later = (jnp.arange(current.shape[1]) > 0)[None, :, None, None, None, None]
     noised = current + rigid * later
     noised = noised + config.point_noise * jax.random.normal(point_key, current.shape)
-    displacement, stop = model.apply(params, noised, visibility[:, :-1])
+    displacement, stop, _ = model.apply(params, noised, visibility[:, :-1], pose)
     distance = (displacement - (target - noised)) / config.huber_delta
     real_stage = jnp.arange(current.shape[1]) < num_stages[:, None]
     weight = (visibility[:, :-1] & visibility[:, 1:]) * real_stage[..., None, None, None]
@@ -114,26 +115,6 @@ def anticipation_loss(
     return huber + 0.1 * stop_loss, {"huber": huber, "stop": stop_loss}
 
 
-def random_subset(
-    key: PRNGKeyArray,
-    points: Float[Array, "B V E C 2"],
-    usable: Bool[Array, "B V E C"],
-    count: int,
-) -> Int[Array, "B V E P"]:
-    """Random usable slots, often from one side of their entity.
-
-    A segmenter or a simulator will offer other parts of an entity in other proportions than the
-    tracker could hold; what the model anticipates must not depend on that.
-    """
-    noise_key, side_key, angle_key = jax.random.split(key, 3)
-    angle = jax.random.uniform(angle_key, (*usable.shape[:3], 1), maxval=2 * jnp.pi)
-    along = points[..., 0] * jnp.cos(angle) + points[..., 1] * jnp.sin(angle)
-    rank = jnp.argsort(jnp.argsort(along, axis=-1), axis=-1) / usable.shape[-1]
-    strength = jax.random.uniform(side_key, (*usable.shape[:3], 1), maxval=2.0)
-    score = jax.random.uniform(noise_key, usable.shape) + strength * rank
-    return jax.lax.top_k(jnp.where(usable, score, -1.0), count)[1]
-
-
 def plan_error(
     model: AnticipationModel, params: Any, examples: PlanExamples, clips: np.ndarray
 ) -> PlanError:
@@ -141,8 +122,9 @@ def plan_error(
     `clips`."""
     points, seen = jnp.asarray(examples.points[clips]), jnp.asarray(examples.visibility[clips])
     stages = points.shape[1] - 1
-    free, _ = roll_out(model, params, points[:, 0], seen[:, 0], stages)
-    displacement, stop = model.apply(params, points[:, :-1], seen[:, :-1])
+    free, _ = jax.jit(partial(roll_out, model, num_stages=stages))(params, points[:, 0], seen[:, 0])
+    pose = pose_summary(points[:, 0], seen[:, 0])
+    displacement, stop, _ = jax.jit(model.apply)(params, points[:, :-1], seen[:, :-1], pose)
     points, seen = np.asarray(points), np.asarray(seen)
     weight = seen[:, 1:] & seen[:, :1]
     weight &= (np.arange(stages) < examples.num_stages[clips][:, None])[..., None, None, None]
@@ -204,18 +186,23 @@ def fit(
         optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=config.weight_decay)
     )
     init_key, data_key = jax.random.split(jax.random.key(config.seed))
-    params = model.init(init_key, points[:1, :-1, :, :, :count], visibility[:1, :-1, :, :, :count])
+    few = points[:1, :-1, :, :, :count], visibility[:1, :-1, :, :, :count]
+    params = model.init(init_key, *few, pose_summary(few[0][:, 0], few[1][:, 0]))
 
     def grad_step(carry: tuple, step: Array) -> tuple:
         params, opt_state = carry
         clip_key, subset_key, noise_key = jax.random.split(jax.random.fold_in(data_key, step), 3)
         clips = jax.random.choice(clip_key, train_clips, (config.batch_size,))
         x, seen = points[clips], visibility[clips]
-        subset = random_subset(subset_key, x[:, 0], seen[:, 0], count)[:, None]
+        score = jnp.where(seen[:, 0], jax.random.uniform(subset_key, seen[:, 0].shape), -1.0)
+        half = seen[:, 0] & ((score > 0.5) | (score == score.max(-1, keepdims=True)))
+        pose = pose_summary(x[:, 0], half)
+        subset = jax.lax.top_k(score, count)[1][:, None]
         x = jnp.take_along_axis(x, subset[..., None], axis=4)
         seen = jnp.take_along_axis(seen, subset, axis=4)
+        stages = num_stages[clips]
         (loss, info), grads = jax.value_and_grad(
-            lambda p: anticipation_loss(model, p, x, seen, num_stages[clips], noise_key, config),
+            lambda p: anticipation_loss(model, p, x, seen, pose, stages, noise_key, config),
             has_aux=True,
         )(params)
         updates, opt_state = optimizer.update(grads, opt_state, params)

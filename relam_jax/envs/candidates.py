@@ -1,9 +1,7 @@
 """Points on the entities that could be followed, found in the first frame without a renderer.
 
 Each pixel of the first frame that shows an entity is lifted to the body it lies on. Of these, C an
-entity and view are kept, the same number from each body (on a whole drawer unit, only 8 of 32 would
-lie on the part that moves), away from outlines where there is a choice, spread as far as possible.
-Deterministic.
+entity and view are kept, by the same rule as in the videos (keypoints/sampling.py).
 """
 
 from __future__ import annotations
@@ -15,7 +13,8 @@ from jaxtyping import Bool, Float, Int
 
 from relam_jax.envs.scene import Surface, cast, pixel_centres
 from relam_jax.envs.simulator import MjData, MjModel
-from relam_jax.geometry import CameraPose, farthest_point_sampling, project
+from relam_jax.geometry import CameraPose, project
+from relam_jax.keypoints.sampling import erode, spread_pixels
 
 IMAGE_SIZE = 256
 """pixels a side of the image that candidates are found in: that of the recorded videos."""
@@ -40,6 +39,7 @@ def find_candidates(
     cameras: tuple[CameraPose, ...],
     entities: tuple[tuple[int, ...], ...],
     count: int,
+    rng: np.random.Generator,
 ) -> BodyPoints:
     """Find `count` candidates a view and entity (its bodies). `data` needs up-to-date kinematics.
 
@@ -59,7 +59,11 @@ def find_candidates(
             near = _may_show(model, data, camera, bodies, grid)
             pixels = grid[near]
             surface = cast(model, data, camera, pixels)
-            chosen = _choose(surface, near, bodies, count)
+            mask = np.zeros(near.shape, bool)
+            mask[near] = np.isin(surface.body, bodies)
+            ray = np.cumsum(near).reshape(near.shape) - 1  # index into what was cast
+            column, row = spread_pixels(erode(mask), count, rng).astype(int).T
+            chosen = ray[row, column]
             if len(chosen) == 0:
                 found.body[view, entity] = bodies[0]
                 found.points[view, entity] = project(data.xpos[bodies[0]], camera)
@@ -91,32 +95,3 @@ def _may_show(
         reach = 1.2 * focal * radius / depth + 2 / len(grid)
         near |= ((grid - project(centre, camera)) ** 2).sum(-1) < reach**2
     return near
-
-
-def _choose(
-    surface: Surface, near: Bool[np.ndarray, "H W"], bodies: tuple[int, ...], count: int
-) -> Int[np.ndarray, " n"]:
-    """Indices into the rays that were cast of at most `count` points, evenly over the bodies."""
-    image = np.full(near.shape, -1)
-    image[near] = surface.body
-    same = np.ones(near.shape, bool)
-    for axis in (0, 1):
-        for shift in (-1, 1):
-            same &= np.roll(image, shift, axis) == image
-    inner, rows_columns = same[near], np.argwhere(near).astype(float)
-    queues = []
-    for body in bodies:
-        pixels = np.flatnonzero(surface.body == body)
-        inside = pixels[inner[pixels]]
-        pool = inside if len(inside) >= count // len(bodies) else pixels
-        if len(pool):
-            order, valid = farthest_point_sampling(
-                rows_columns[pool], np.ones(len(pool), bool), min(count, len(pool))
-            )
-            queues.append(list(pool[order[valid]]))
-    chosen: list[int] = []
-    while queues and len(chosen) < count:  # one of each body in turn
-        for queue in queues:
-            chosen.append(queue.pop(0))
-        queues = [queue for queue in queues if queue]
-    return np.array(chosen[:count], np.int64)

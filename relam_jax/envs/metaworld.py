@@ -103,6 +103,7 @@ class MetaWorldEnv:
         self._groups = [range(t, num_envs, num_threads) for t in range(num_threads)]
         self._threads = ThreadPoolExecutor(num_threads) if num_threads > 1 else None
         split_code = {"train": 0, "eval": 1}[split]
+        self._seed = (split_code, seed)
         self._streams = [
             np.random.Generator(np.random.PCG64(np.random.SeedSequence((split_code, seed, i))))
             for i in range(num_envs)
@@ -232,8 +233,9 @@ class MetaWorldEnv:
             model.body_pos[:], model.site_pos[:] = start.body_pos, start.site_pos
             mujoco.mj_setState(model, data, start.physics, STATE)
             mujoco.mj_kinematics(model, data)
+            rng = np.random.default_rng((*self._seed, index))
             self._found[index] = find_candidates(
-                model, data, self.cameras, self._entities, self.num_candidates
+                model, data, self.cameras, self._entities, self.num_candidates, rng
             )
         return [self._found[index] for index in self._init_state.tolist()]
 

@@ -61,6 +61,19 @@ class SceneRenderer:
         """Image of `state` (mjSTATE_INTEGRATION), with the fixed bodies where `model` has them."""
         return self._thread.submit(self._render, model.body_pos.copy(), state, view).result()
 
+    def depth(
+        self, model: MjModel, state: Float[np.ndarray, " S"], view: int
+    ) -> Float[np.ndarray, "H W"]:
+        """The same picture's depth: float32, metres along the optical axis."""
+        return self._thread.submit(self._depth, model.body_pos.copy(), state, view).result()
+
+    def _depth(self, body_pos: np.ndarray, state: np.ndarray, view: int) -> np.ndarray:
+        self._renderer.enable_depth_rendering()
+        try:
+            return self._render(body_pos, state, view)
+        finally:
+            self._renderer.disable_depth_rendering()
+
     def _render(self, body_pos: np.ndarray, state: np.ndarray, view: int) -> np.ndarray:
         self._model.body_pos[:] = body_pos
         mujoco.mj_setState(self._model, self._data, state, mujoco.mjtState.mjSTATE_INTEGRATION)

@@ -73,13 +73,13 @@ def choose(
     """Indices of K candidates an entity and view, and which of them are real.
 
     A candidate is eligible if `seen` and its motion reaches Θ. An entity of which no point reaches
-    Θ in any view keeps all its seen points: it must not vanish from the reward (a button moves
+    Θ in a view keeps all its seen points there: it must not vanish from the reward (a button moves
     little).
     """
     xp = start.__array_namespace__()
     moving = seen & (motion >= config.min_motion)
-    entity_moves = moving.any((0, 2)) & ~exempt
-    eligible = xp.where(entity_moves[None, :, None], moving, seen)
+    entity_moves = moving.any(2) & ~exempt
+    eligible = xp.where(entity_moves[..., None], moving, seen)
     views, entities, _ = seen.shape
     picks = [
         [

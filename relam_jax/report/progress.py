@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -16,7 +17,8 @@ from relam_jax.report.demonstration import Demonstrations
 from relam_jax.report.run_folder import RunFolder
 from relam_jax.report.statistics import spearman
 from relam_jax.report.svg import GRID, panel, run_colour, to_svg
-from relam_jax.reward.stage_machine import Goal, RewardConfig
+from relam_jax.reward.stage_machine import RewardConfig
+from relam_jax.training.goal_env import goal_of
 
 VARIANTS = ("forward", "reversed", "static")
 MAX_CLIPS = 8
@@ -50,7 +52,7 @@ def progress(
         indices, valid = np.asarray(plan.indices), np.asarray(plan.valid)[0]
         points = np.take_along_axis(tracks.points, indices[..., None], axis=3)
         seen = np.take_along_axis(tracks.visibility, indices, axis=3) & valid
-        goal = Goal(plan.subgoals[0], plan.valid[0], plan.num_stages[0])
+        goal = goal_of(jax.tree.map(lambda x: x[0], plan), config)
         order = np.arange(record.num_frames)
         rewards, stages = {}, {}
         for name, at in zip(VARIANTS, (order, order[::-1], 0 * order), strict=True):

@@ -24,6 +24,7 @@ from relam_jax.reward.stage_machine import (
     StageState,
     keypoint_reward,
     start_stage,
+    success_threshold,
 )
 
 
@@ -81,6 +82,12 @@ def make_observe(
     return observe
 
 
+def goal_of(plan: Plan, shaping: RewardConfig) -> Goal:
+    """A plan (a batch of them or one) as the reward needs it."""
+    threshold = success_threshold(plan.error, shaping)
+    return Goal(plan.subgoals, plan.valid, plan.num_stages, threshold)
+
+
 class GoalEnv:
     """Batched environment with observations, rewards and automatic resets; arrays live on the
     device."""
@@ -94,7 +101,7 @@ class GoalEnv:
         reward: str = "relam",
         observation: str = "keypoints+proprio",
     ) -> None:
-        self.env, self.planner, self.reward_source = env, planner, reward
+        self.env, self.planner, self.shaping, self.reward_source = env, planner, shaping, reward
         self.candidates = env.reset()
         plan = self._plan(self.candidates)
         self.max_stages = plan.subgoals.shape[1]
@@ -126,11 +133,9 @@ class GoalEnv:
         self._begin, self._advance = begin, advance
         everywhere = np.ones(env.num_envs, bool)
         seen = _on_device(env.follow(np.asarray(plan.indices)))
-        goal = self._goal(plan)
+        goal = goal_of(plan, self.shaping)
         n, v, e = plan.valid.shape[:3]
-        blank = StageState(
-            jnp.zeros(n, jnp.int32), jnp.zeros((n, v, e)), jnp.zeros(n), jnp.zeros(n)
-        )
+        blank = StageState(jnp.zeros(n, jnp.int32), jnp.zeros((n, v, e)), jnp.zeros(n))
         self.goal, self.stage, self.obs = begin((goal, blank), everywhere, goal, seen)
         self.obs_dim, self.action_dim = self.obs.shape[1], env.action_dim
 
@@ -144,12 +149,10 @@ class GoalEnv:
         if self.reward_source != "final":
             return plan
         return plan._replace(
-            subgoals=plan.subgoals[:, -1:], num_stages=jnp.ones_like(plan.num_stages)
+            subgoals=plan.subgoals[:, -1:],
+            num_stages=jnp.ones_like(plan.num_stages),
+            error=plan.error[:, -1:],
         )
-
-    @staticmethod
-    def _goal(plan: Plan) -> Goal:
-        return Goal(plan.subgoals, plan.valid, plan.num_stages)
 
     def reset(
         self, mask: np.ndarray | None = None, init_states: np.ndarray | None = None
@@ -160,7 +163,7 @@ class GoalEnv:
         plan = self._plan(self.candidates)
         seen = _on_device(self.env.follow(np.asarray(plan.indices), mask))
         self.goal, self.stage, self.obs = self._begin(
-            (self.goal, self.stage), mask, self._goal(plan), seen
+            (self.goal, self.stage), mask, goal_of(plan, self.shaping), seen
         )
         return self.obs
 

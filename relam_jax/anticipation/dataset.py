@@ -20,6 +20,8 @@ class PlanExamples(NamedTuple):
     points: Float[np.ndarray, "D S1 V E C 2"]
     visibility: Bool[np.ndarray, "D S1 V E C"]
     """the point is seen in that keyframe, and belongs to the well-seen ones of the clip."""
+    first_seen: Bool[np.ndarray, "D V E C"]
+    """the point is seen in the first frame, whatever becomes of it."""
     num_stages: Int[np.ndarray, " D"]
     frames: Int[np.ndarray, "D S1"]
     """the frame of each keyframe in its clip."""
@@ -53,14 +55,16 @@ def build_examples(
             )
     found = find_keyframes([select(r, selection) for r in records], keyframes)
     frames = np.concatenate([np.zeros_like(found.frames[:, :1]), found.frames], axis=1)
-    points, visibility = [], []
+    points, visibility, first_seen = [], [], []
     for record, at in zip(records, frames, strict=True):
         tracks = group_by_entity(record)
         points.append(tracks.points[at])
         visibility.append(tracks.visibility[at] & well_seen(tracks, selection))
+        first_seen.append(tracks.visibility[0])
     return PlanExamples(
         np.nan_to_num(np.stack(points)).astype(np.float32),
         np.stack(visibility),
+        np.stack(first_seen),
         np.full(len(records), frames.shape[1] - 1),
         frames,
         found.counts_alone,

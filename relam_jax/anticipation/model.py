@@ -1,11 +1,10 @@
 """The anticipation transformer: from the keypoints of a keyframe to those of the next (method §3).
 
 One token a point and stage: Fourier features of its position + entity, view and stage embeddings.
-Attention is full inside a stage and causal across stages. Each token emits the point's displacement
-to the next
-keyframe; each stage emits one logit, "the next keyframe is the last". Nothing depends on the order
-or the
-number of points.
+The pose summary of the first frame is added to each. Attention is full inside a stage and causal
+across stages. Each token emits the point's displacement to the next keyframe and a logit, "this
+point will stay in sight"; each stage emits one logit, "the next keyframe is the last". Nothing
+depends on the order or the number of points.
 """
 
 from __future__ import annotations
@@ -48,6 +47,19 @@ class Cache(NamedTuple):
     seen: Bool[Array, "B M"]
 
 
+class Anticipated(NamedTuple):
+    """What the model says of S stages."""
+
+    displacement: Float[Array, "B S V E P 2"]
+    """of each point to the next keyframe, image sides."""
+    in_sight: Float[Array, "B S V E P"]
+    """logit that the point is well seen in the whole clip (learned at the first stage only)."""
+    stop: Float[Array, "B S"]
+    """logit that the next keyframe is the last."""
+    cache: Cache
+    """for the stages after these."""
+
+
 class Block(nn.Module):
     """Pre-norm attention and MLP."""
 
@@ -71,8 +83,7 @@ class Block(nn.Module):
 
 
 class AnticipationModel(nn.Module):
-    """Points of S successive keyframes → displacement of each to its successor, and the stop
-    logits."""
+    """Points of S successive keyframes → displacement of each to its successor."""
 
     config: ModelConfig
 
@@ -83,10 +94,9 @@ class AnticipationModel(nn.Module):
         visibility: Bool[Array, "B S V E P"],
         pose: Float[Array, "B F"],
         past: Cache | None = None,
-    ) -> tuple[Float[Array, "B S V E P 2"], Float[Array, "B S"], Cache]:
-        """Returns (displacement in image sides, stop logit, cache for the stages after these).
-
-        Hidden points are ignored as context; `pose` is the first frame's `pose_summary`. With a `past` the S stages are those that follow it.
+    ) -> Anticipated:
+        """Hidden points are ignored as context; `pose` is the first frame's `pose_summary`. With a
+        `past` the S stages are those that follow it.
 
         Raises:
             ValueError: there are more views, entities or stages than the config has embeddings for.
@@ -125,13 +135,13 @@ class AnticipationModel(nn.Module):
             x, kept = Block(c)(x, mask[:, None], past.layers[layer] if past else ())
             layers.append(kept)
         x = nn.LayerNorm()(x)
-        displacement = nn.Dense(2, kernel_init=nn.initializers.zeros)(x)
+        out = nn.Dense(3, kernel_init=nn.initializers.zeros)(x).reshape(*points.shape[:-1], 3)
         weight = visibility.reshape(batch, stages, -1, 1)
         pooled = (x.reshape(batch, stages, -1, c.width) * weight).sum(2) / jnp.maximum(
             weight.sum(2), 1
         )
         stop = nn.Dense(1)(nn.gelu(nn.Dense(c.width)(pooled)))[..., 0]
-        return displacement.reshape(points.shape), stop, Cache(tuple(layers), seen)
+        return Anticipated(out[..., :2], out[..., 2], stop, Cache(tuple(layers), seen))
 
 
 def pose_summary(
@@ -146,24 +156,41 @@ def pose_summary(
     return stats.reshape(len(points), -1)
 
 
+class RollOut(NamedTuple):
+    """A chain of S subgoals."""
+
+    subgoals: Float[Array, "B S V E P 2"]
+    """image sides."""
+    in_sight: Float[Array, "B V E P"]
+    """logit that the point will be well seen in the whole clip."""
+    stop: Float[Array, "B S"]
+    """logit that this subgoal is the last."""
+
+
 def roll_out(
     model: AnticipationModel,
     params: dict,
     points: Float[Array, "B V E P 2"],
     visibility: Bool[Array, "B V E P"],
     num_stages: int,
-) -> tuple[Float[Array, "B S V E P 2"], Float[Array, "B S"]]:
+    pose: Float[Array, "B F"] | None = None,
+) -> RollOut:
     """Anticipate `num_stages` subgoals from the first frame alone, each fed the model's own
     previous one.
 
-    Returns (subgoals in image sides, stop logits).
+    `pose` is the `pose_summary` of more points than these, if there are more.
     """
     apply: Callable[..., Any] = model.apply
-    subgoals, stops, past = [], [], None
-    now, seen, pose = points[:, None], visibility[:, None], pose_summary(points, visibility)
+    pose = pose_summary(points, visibility) if pose is None else pose
+    now, seen, in_sight, past = points[:, None], visibility[:, None], None, None
+    subgoals, stops = [], []
     for _ in range(num_stages):
-        displacement, stop, past = apply(params, now, seen, pose, past)
-        now = now + displacement
+        out = apply(params, now, seen, pose, past)
+        now, past = now + out.displacement, out.cache
+        if in_sight is None:
+            in_sight = out.in_sight
+            seen = seen & (in_sight > 0)
         subgoals.append(now)
-        stops.append(stop)
-    return jnp.concatenate(subgoals, axis=1), jnp.concatenate(stops, axis=1)
+        stops.append(out.stop)
+    assert in_sight is not None, "num_stages must be positive"
+    return RollOut(jnp.concatenate(subgoals, 1), in_sight[:, 0], jnp.concatenate(stops, 1))

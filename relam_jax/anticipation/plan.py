@@ -115,8 +115,8 @@ def as_tuples(nested: Any) -> Any:
 def make_planner(
     anticipation: Anticipation,
 ) -> Callable[[Float[np.ndarray, "N V E C 2"], Bool[np.ndarray, "N V E C"]], Plan]:
-    """The jitted planner: anticipate for all candidates, drop those that will not move (Θ), FPS to
-    K."""
+    """The jitted planner: anticipate for all candidates, drop those that will be out of sight or not
+    move (Θ), FPS to K."""
     model = AnticipationModel(anticipation.model)
     exempt = np.isin(anticipation.entity_names, anticipation.selection.goal_entities)
     stages, params = anticipation.num_stages, anticipation.params
@@ -130,11 +130,15 @@ def make_planner(
     @jax.jit
     def plan(points: Array, visibility: Array) -> Plan:
         points = jnp.where(visibility[..., None], points, 0.0)
-        subgoals, stop = roll_out(model, params, points, visibility, stages)
+        subgoals, in_sight, stop = roll_out(model, params, points, visibility, stages)
+        in_sight = visibility & (in_sight > 0)
         last = jnp.where((stop > 0).any(1), jnp.argmax(stop > 0, axis=1), stages - 1)
         row = jnp.minimum(jnp.arange(stages), last[:, None])
         subgoals = jnp.take_along_axis(subgoals, row[:, :, None, None, None, None], axis=1)
-        indices, valid = jax.vmap(choose_one)(points, visibility, subgoals)
+        # an entity that stays in sight nowhere must not vanish from the reward
+        entity_seen = in_sight.any((1, 3), keepdims=True)
+        eligible = jnp.where(entity_seen, in_sight, visibility)
+        indices, valid = jax.vmap(choose_one)(points, eligible, subgoals)
         chosen = jnp.take_along_axis(subgoals, indices[:, None, ..., None], axis=5 - 1)
         errors = jnp.nan_to_num(error[row])
         return Plan(indices, valid, chosen, last + 1, errors)

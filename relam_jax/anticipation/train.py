@@ -27,7 +27,7 @@ class FitConfig:
     """Gradient steps at most."""
     batch_size: int = 16
     """Clips a step, each with a fresh random subset of its points."""
-    num_points: int = 5
+    num_points: int = 4
     """Points an entity and view in a training subset."""
     learning_rate: float = 2e-3
     """Peak of a cosine schedule with 5 % warm-up."""
@@ -35,10 +35,8 @@ class FitConfig:
     """AdamW."""
     huber_delta: float = 0.02
     """Image sides at which the loss turns from quadratic to linear."""
-    rigid_noise: float = 0.01
-    """Standard deviation of the shift of a whole entity at each later stage, image sides."""
     point_noise: float = 0.002
-    """Standard deviation of each point's own jitter, image sides."""
+    """Standard deviation of each point's jitter in the first frame, image sides."""
     validation: float = 0.15
     """Share of the clips that early stopping looks at."""
     test: float = 0.15
@@ -87,32 +85,31 @@ def anticipation_loss(
     params: Any,
     points: Float[Array, "B S1 V E P 2"],
     visibility: Array,
+    first_seen: Bool[Array, "B V E P"],
     pose: Float[Array, "B F"],
     num_stages: Array,
     key: PRNGKeyArray,
     config: FitConfig,
 ) -> tuple[Array, dict[str, Array]]:
-    """Visibility-weighted Huber on the displacement from the (noised) keyframe to the next, plus
-    the stop loss."""
-    rigid_key, point_key = jax.random.split(key)
-    current, target = points[:, :-1], points[:, 1:]
-    rigid = config.rigid_noise * jax.random.normal(rigid_key, (*current.shape[:4], 1, 2))
-    later = (jnp.arange(current.shape[1]) > 0)[None, :, None, None, None, None]
-    noised = current + rigid * later
-    noised = noised + config.point_noise * jax.random.normal(point_key, current.shape)
-    displacement, stop, _ = model.apply(params, noised, visibility[:, :-1], pose)
-    distance = (displacement - (target - noised)) / config.huber_delta
-    real_stage = jnp.arange(current.shape[1]) < num_stages[:, None]
-    weight = (visibility[:, :-1] & visibility[:, 1:]) * real_stage[..., None, None, None]
+    """Visibility-weighted Huber on the anticipated keyframes, each from the model's own previous
+    one (so that errors are not left to compound), plus the losses of the two logits."""
+    noise = config.point_noise * jax.random.normal(key, points[:, 0].shape)
+    out = roll_out(model, params, points[:, 0] + noise, first_seen, points.shape[1] - 1, pose)
+    distance = (out.subgoals - noise[:, None] - points[:, 1:]) / config.huber_delta
+    real_stage = jnp.arange(points.shape[1] - 1) < num_stages[:, None]
+    weight = (visibility[:, :1] & visibility[:, 1:]) * real_stage[..., None, None, None]
     huber = optax.huber_loss(distance).sum(-1)
     # every entity and view counts alike, however many of its points are seen
     group = (huber * weight).sum(-1) / jnp.maximum(weight.sum(-1), 1)
     group_real = weight.any(-1)
     huber = (group * group_real).sum() / jnp.maximum(group_real.sum(), 1)
-    is_last = jnp.arange(current.shape[1]) == num_stages[:, None] - 1
-    bce = optax.sigmoid_binary_cross_entropy(stop, is_last.astype(jnp.float32))
+    is_last = jnp.arange(points.shape[1] - 1) == num_stages[:, None] - 1
+    bce = optax.sigmoid_binary_cross_entropy(out.stop, is_last.astype(jnp.float32))
     stop_loss = (bce * real_stage).sum() / real_stage.sum()
-    return huber + 0.1 * stop_loss, {"huber": huber, "stop": stop_loss}
+    bce = optax.sigmoid_binary_cross_entropy(out.in_sight, visibility[:, 0] * 1.0)
+    sight_loss = (bce * first_seen).sum() / jnp.maximum(first_seen.sum(), 1)
+    info = {"huber": huber, "stop": stop_loss, "sight": sight_loss}
+    return huber + 0.1 * (stop_loss + sight_loss), info
 
 
 def plan_error(
@@ -121,15 +118,18 @@ def plan_error(
     """How far the anticipated keyframes lie from the true ones, over all well-seen candidates of
     `clips`."""
     points, seen = jnp.asarray(examples.points[clips]), jnp.asarray(examples.visibility[clips])
-    stages = points.shape[1] - 1
-    free, _ = jax.jit(partial(roll_out, model, num_stages=stages))(params, points[:, 0], seen[:, 0])
-    pose = pose_summary(points[:, 0], seen[:, 0])
-    displacement, stop, _ = jax.jit(model.apply)(params, points[:, :-1], seen[:, :-1], pose)
+    first_seen, stages = jnp.asarray(examples.first_seen[clips]), points.shape[1] - 1
+    free = jax.jit(partial(roll_out, model, num_stages=stages))(
+        params, points[:, 0], first_seen
+    ).subgoals
+    context = seen[:, :-1].at[:, 0].set(first_seen)
+    pose = pose_summary(points[:, 0], first_seen)
+    out = jax.jit(model.apply)(params, points[:, :-1], context, pose)
     points, seen = np.asarray(points), np.asarray(seen)
     weight = seen[:, 1:] & seen[:, :1]
     weight &= (np.arange(stages) < examples.num_stages[clips][:, None])[..., None, None, None]
     free_gap = np.where(weight, np.linalg.norm(free - points[:, 1:], axis=-1), np.nan)
-    forced_gap = np.linalg.norm(points[:, :-1] + displacement - points[:, 1:], axis=-1)
+    forced_gap = np.linalg.norm(points[:, :-1] + out.displacement - points[:, 1:], axis=-1)
     forced_gap = np.where(weight & seen[:, :-1], forced_gap, np.nan)
     count = weight.sum(-1)
     group = np.where(weight, free_gap, 0).sum(-1) / np.where(count, count, np.nan)
@@ -139,7 +139,7 @@ def plan_error(
         _median(free_gap, (0, 2, 3, 4)),
         _median(forced_gap, (0, 2, 3, 4)),
         _median(group, (0,)),
-        float(((np.asarray(stop) > 0) == is_last)[real].mean()),
+        float(((np.asarray(out.stop) > 0) == is_last)[real].mean()),
     )
 
 
@@ -177,6 +177,7 @@ def fit(
     model = AnticipationModel(model_config)
     split = split_clips(len(examples.points), config)
     points, visibility = jnp.asarray(examples.points), jnp.asarray(examples.visibility)
+    first_seen = jnp.asarray(examples.first_seen)
     num_stages, train_clips = jnp.asarray(examples.num_stages), jnp.asarray(split.train)
     count = min(config.num_points, points.shape[4])
     schedule = optax.warmup_cosine_decay_schedule(
@@ -193,16 +194,18 @@ def fit(
         params, opt_state = carry
         clip_key, subset_key, noise_key = jax.random.split(jax.random.fold_in(data_key, step), 3)
         clips = jax.random.choice(clip_key, train_clips, (config.batch_size,))
-        x, seen = points[clips], visibility[clips]
-        score = jnp.where(seen[:, 0], jax.random.uniform(subset_key, seen[:, 0].shape), -1.0)
-        half = seen[:, 0] & ((score > 0.5) | (score == score.max(-1, keepdims=True)))
+        x, seen, first = points[clips], visibility[clips], first_seen[clips]
+        score = jnp.where(first, jax.random.uniform(subset_key, first.shape), -1.0)
+        half = first & ((score > 0.5) | (score == score.max(-1, keepdims=True)))
         pose = pose_summary(x[:, 0], half)
-        subset = jax.lax.top_k(score, count)[1][:, None]
-        x = jnp.take_along_axis(x, subset[..., None], axis=4)
-        seen = jnp.take_along_axis(seen, subset, axis=4)
+        # of those that go out of sight there is less to learn
+        subset = jax.lax.top_k(score + 0.7 * seen[:, 0], count)[1]
+        first = jnp.take_along_axis(first, subset, axis=3)
+        x = jnp.take_along_axis(x, subset[:, None, ..., None], axis=4)
+        seen = jnp.take_along_axis(seen, subset[:, None], axis=4)
         stages = num_stages[clips]
         (loss, info), grads = jax.value_and_grad(
-            lambda p: anticipation_loss(model, p, x, seen, pose, stages, noise_key, config),
+            lambda p: anticipation_loss(model, p, x, seen, first, pose, stages, noise_key, config),
             has_aux=True,
         )(params)
         updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -216,10 +219,10 @@ def fit(
     @jax.jit
     def validation_error(params: Any) -> Array:
         clips = split.validation
-        free, _ = roll_out(
-            model, params, points[clips, 0], visibility[clips, 0], points.shape[1] - 1
+        free = roll_out(
+            model, params, points[clips, 0], first_seen[clips], points.shape[1] - 1
         )
-        gap = jnp.linalg.norm(free - points[clips, 1:], axis=-1)
+        gap = jnp.linalg.norm(free.subgoals - points[clips, 1:], axis=-1)
         real = jnp.arange(points.shape[1] - 1) < num_stages[clips][:, None]
         weight = visibility[clips, 1:] & visibility[clips, :1] & real[..., None, None, None]
         return (gap * weight).sum() / jnp.maximum(weight.sum(), 1)

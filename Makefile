@@ -7,11 +7,12 @@ PY := .venv/bin/python
 EXTRAS ?=
 DATA ?= videos/
 DEMO_ARGS ?=
+REPRODUCE_ARGS ?=
 
-.PHONY: help setup demo preprocess test lint bench bench-tracking lock clean
+.PHONY: help setup demo preprocess test lint bench bench-tracking reproduce-metaworld lock clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
 
 setup: ## virtual environment and pinned wheels; EXTRAS=tensorflow,torch,maniskill,ray adds those
 	@.ci/setup "$(PYTHON)" "$(EXTRAS)"
@@ -40,6 +41,9 @@ bench: setup ## speed of learning and stepping beside the machine's limit
 
 bench-tracking: setup ## Lucas-Kanade against the simulator's true tracks
 	$(PY) experiments/bench_tracking.py
+
+reproduce-metaworld: setup ## the Meta-World table: REPRODUCE_ARGS="--suite main|observation|baselines|ten|all"
+	$(PY) experiments/reproduce_metaworld.py $(REPRODUCE_ARGS)
 
 lock: setup ## resolve requirements.txt and requirements-gpu.txt anew (needs uv)
 	.ci/lock

@@ -1,0 +1,515 @@
+"""Everything behind the Meta-World table: demonstrations → keypoints → anticipation → policies.
+
+    python experiments/reproduce_metaworld.py --suite main
+
+A suite is a list of cells (task, reward, tracker, views, observation, seeds). Their jobs run as
+processes, one a core; each has its log beside its product. Kill it at any moment: the same command
+goes on where it was. Finished cells are written to results/metaworld as they come.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO, Literal
+
+import tyro
+from tqdm import tqdm
+from train import parse
+
+from relam_jax import cli
+from relam_jax.report.reproduction import SUITES, Cell, write_cell, write_summary
+from relam_jax.training.config import TrainConfig
+
+HERE = Path(__file__).parent
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+}
+"""Of a process that has one core: two of these are 25 % faster than one with two threads."""
+
+
+@dataclass(frozen=True)
+class Args:
+    """Arguments of the command line."""
+
+    suite: Literal["main", "observation", "baselines", "ten", "all"] = "main"
+    """Which cells."""
+    tasks: str = ""
+    """Only these tasks of the suite, comma separated."""
+    cells: str = ""
+    """Only these cells of all suites, by the names of their files, comma separated."""
+    seeds: int = 0
+    """Seeds a cell (default: the suite's)."""
+    total_env_steps: int = 0
+    """Budget a seed, env_steps (default: the suite's)."""
+    num: int = 30
+    """Demonstrations a task."""
+    episodes: int = 30
+    """Episodes a seed of the final evaluation."""
+    train_args: str = ""
+    """More arguments of experiments/train.py, also for the anticipation model, in one word:
+    --train_args="--eval_every 4000 --fit.num_steps 500"."""
+    record_args: str = ""
+    """More arguments of experiments/record_demos.py, likewise."""
+    workers: int = 0
+    """Processes at a time (default: one a core; one where jax sees a GPU)."""
+    out: Path = Path("runs/metaworld")
+    """Videos, records, models and runs."""
+    results: Path = Path("results/metaworld")
+    """Tables, plots and raw logs."""
+    collect_only: bool = False
+    """Run nothing: write down what there is."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process, and how to see that it need not be run (again)."""
+
+    name: str
+    command: tuple[str, ...]
+    log: Path
+    done: Callable[[], bool]
+    """May raise ValueError: what lies there is of another setting."""
+    needs: tuple[str, ...] = ()
+
+
+# ---- cells and jobs ----
+
+
+def chosen_cells(args: Args) -> list[Cell]:
+    """The cells of the suite that `tasks` and `cells` leave. ValueError if one of them is none."""
+    suites = SUITES if args.suite == "all" or args.cells else {args.suite: SUITES[args.suite]}
+    cells = [cell for some in suites.values() for cell in some]
+    for words, key in ((args.tasks, "task"), (args.cells, "name")):
+        wanted = [w.strip() for w in words.split(",") if w.strip()]
+        unknown = sorted(set(wanted) - {getattr(cell, key) for cell in cells})
+        if unknown:
+            known = ", ".join(dict.fromkeys(getattr(cell, key) for cell in cells))
+            raise ValueError(f"no cell has the {key} {unknown[0]}: there are {known}")
+        cells = [cell for cell in cells if not wanted or getattr(cell, key) in wanted]
+    return [
+        replace(
+            cell,
+            num_seeds=args.seeds or cell.num_seeds,
+            env_steps=args.total_env_steps or cell.env_steps,
+        )
+        for cell in cells
+    ]
+
+
+def script(name: str, *words: object) -> tuple[str, ...]:
+    """The command of a script of this folder."""
+    return (sys.executable, str(HERE / name), *map(str, words))
+
+
+def make_jobs(cells: Sequence[Cell], args: Args) -> dict[str, Job]:
+    """All jobs of the cells by name, each after those that it needs."""
+    jobs: dict[str, Job] = {}
+    for cell in cells:
+        new = [*model_jobs(cell, args)]
+        for seed in range(cell.num_seeds):
+            new += seed_jobs(cell, seed, args)
+        jobs |= {job.name: job for job in new if job.name not in jobs}
+    return jobs
+
+
+def model_jobs(cell: Cell, args: Args) -> tuple[Job, Job, Job]:
+    """Recording, tracking and anticipation of a cell, which other cells may share."""
+    task, model = cell.task, cell.anticipation(args.out)
+    videos = args.out / "videos" / f"{cell.views}views" / task  # records are named after the folder
+    data = args.out / "data" / cell.model
+    more = shlex.split(args.train_args)
+    words = ["--task", task, "--num", args.num, "--truth", "--overwrite", "--cameras", cell.views]
+    record = Job(
+        f"record {task}, {cell.views} views",
+        script("record_demos.py", *words, "--out", videos, *shlex.split(args.record_args)),
+        beside(videos),
+        lambda: recorded(videos, args.num),
+    )
+    words = ("-m", "preprocess_torch", "--data", videos, "--out", data, "--tracker", cell.tracker)
+    track = Job(
+        f"track {cell.model}",
+        (sys.executable, *map(str, words)),
+        beside(data),
+        lambda: (data / "dataset_info.json").exists() and not (data / ".parts").exists(),
+        (record.name,),
+    )
+    train_args = ["--task", task, "--data", str(data), "--out", str(model), *more]
+    fit = Job(
+        f"anticipation {cell.model}",
+        script(Path(__file__).name, "fit", *train_args),
+        beside(model),
+        lambda: fitted(model, parse(train_args)[0]),
+        (track.name,),
+    )
+    return record, track, fit
+
+
+def seed_jobs(cell: Cell, seed: int, args: Args) -> tuple[Job, Job]:
+    """Training and final evaluation of one seed."""
+    run = cell.run(args.out, seed)
+    train = Job(
+        f"train {cell.name} seed {seed}",
+        script(
+            "train.py",
+            *("--task", cell.task, "--anticipation", cell.anticipation(args.out)),
+            *("--data", args.out / "data" / cell.model, "--out", run, "--resume"),
+            *("--reward", cell.reward, "--observation", cell.observation, "--seed", seed),
+            *("--total_env_steps", cell.env_steps, *shlex.split(args.train_args)),
+        ),
+        beside(run),
+        lambda: trained_env_steps(run) >= cell.env_steps,
+        (f"anticipation {cell.model}",),
+    )
+    video = "--video" if seed == 0 else "--no-video"
+    evaluate = Job(
+        f"evaluate {cell.name} seed {seed}",
+        script("evaluate.py", "--run", run, "--episodes", args.episodes, video),
+        run.with_name(f"{run.name}.evaluation.log"),
+        lambda: evaluated(run, cell.env_steps, args.episodes),
+        (train.name,),
+    )
+    return train, evaluate
+
+
+def beside(product: Path) -> Path:
+    """The log of what makes this folder."""
+    return product.with_name(f"{product.name}.log")
+
+
+def recorded(videos: Path, num: int) -> bool:
+    """Whether all demonstrations are there: demos.json is written last."""
+    if not (videos / "demos.json").exists():
+        return False
+    there = len(json.loads((videos / "demos.json").read_text())["episodes"])
+    if there != num:
+        raise ValueError(f"{videos} holds {there} episodes, not {num}: use --num {there}")
+    return True
+
+
+def fitted(model: Path, config: TrainConfig) -> bool:
+    """Whether the anticipation model is there: config.json is written last."""
+    if not (model / "config.json").exists():
+        return False
+    saved = model / "settings.json"
+    if not saved.exists() or json.loads(saved.read_text()) != settings(config):
+        raise ValueError(f"{model} was fitted with other settings: delete it, or use another --out")
+    return True
+
+
+def settings(config: TrainConfig) -> dict[str, dict]:
+    """What an anticipation model depends on besides its data, as JSON gives it back."""
+    parts = {name: asdict(getattr(config, name)) for name in ("selection", "keyframes", "fit")}
+    return json.loads(json.dumps(parts))
+
+
+def trained_env_steps(run: Path) -> int:
+    """env_steps of the newest whole checkpoint, 0 without one."""
+    folders = (run / "checkpoints").glob("*")
+    return max((int(path.name) for path in folders if path.name.isdigit()), default=0)
+
+
+def evaluated(run: Path, env_steps: int, episodes: int) -> bool:
+    """Whether the run was evaluated at its full budget."""
+    file = run / "evaluation.json"
+    found = json.loads(file.read_text()) if file.exists() else {"env_steps": -1}
+    return found["env_steps"] >= env_steps and found["episodes"] == episodes
+
+
+def fit(argv: list[str]) -> None:
+    """Fit one anticipation model: a job of its own, with the arguments of experiments/train.py."""
+    from relam_jax.anticipation.fit_task import learn_anticipation
+    from relam_jax.keypoints.tfrecord import write_atomic
+    from relam_jax.training.provenance import append_provenance
+
+    config, _ = parse(argv)
+    out, began = config.run_folder, time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / "settings.json", json.dumps(settings(config), indent=2).encode())
+    append_provenance(out)
+    learn_anticipation(Path(config.data), out, config.selection, config.keyframes, config.fit)
+    timing = {"seconds": round(time.monotonic() - began, 1)}
+    (out / "timing.json").write_text(json.dumps(timing) + "\n")
+
+
+# ---- running them ----
+
+
+class Pool:
+    """Runs jobs in processes, a worker thread a process. What fails stops what needs it alone."""
+
+    def __init__(self, jobs: dict[str, Job], environment: dict[str, str], lock: int = -1) -> None:
+        self.jobs, self.environment, self.lock = jobs, environment, lock
+        self.changed = threading.Condition()
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.state: dict[str, str] = {}  # waiting, running, done, failed or blocked
+        self.problems: list[str] = []
+        self.stopping = False
+        self.threads: list[threading.Thread] = []
+        wanted = set(jobs) - {need for job in jobs.values() for need in job.needs}
+        for job in reversed(jobs.values()):  # nothing is made again for what is finished
+            try:
+                done = job.done()
+            except ValueError as error:
+                self.state[job.name] = "failed"
+                self.problems.append(f"{job.name}: {error}")
+                continue
+            if not done and job.name in wanted:
+                wanted |= set(job.needs)
+            self.state[job.name] = "waiting" if not done and job.name in wanted else "done"
+
+    def start(self, cores: Sequence[int | None]) -> None:
+        """One worker an entry, pinned to that core unless it is None."""
+        for core in cores:
+            self.threads.append(threading.Thread(target=self._work, args=(core,), daemon=True))
+            self.threads[-1].start()
+
+    def active(self) -> bool:
+        """Whether a worker is still at it."""
+        return any(thread.is_alive() for thread in self.threads)
+
+    def stop(self) -> None:
+        """Pass SIGTERM on; no further job starts."""
+        with self.changed:
+            self.stopping = True
+            for process in self.running.values():
+                process.terminate()
+            self.changed.notify_all()
+
+    def count(self, state: str) -> int:
+        """Jobs in this state."""
+        return list(self.state.values()).count(state)
+
+    def _next(self) -> Job | None:
+        for name, job in self.jobs.items():
+            if self.state[name] != "waiting":
+                continue
+            needs = {self.state[need] for need in job.needs}
+            if needs & {"failed", "blocked"}:
+                self.state[name] = "blocked"
+            elif needs <= {"done"} and not self.stopping:
+                return job
+        return None
+
+    def _work(self, core: int | None) -> None:
+        if core is not None:
+            os.sched_setaffinity(0, {core})  # of this thread, and of what it starts
+        while True:
+            with self.changed:
+                while (job := self._next()) is None:
+                    if self.stopping or not self.running:
+                        return
+                    self.changed.wait()
+                self.state[job.name] = "running"
+                began = time.monotonic()
+                try:
+                    process = self._spawn(job)
+                except OSError as error:
+                    self._finish(job, f"{job.name} could not be started: {error}", began)
+                    continue
+                self.running[job.name] = process
+            code = process.wait()
+            with self.changed:
+                del self.running[job.name]
+                self._finish(job, self._problem(job, code), began)
+
+    def _spawn(self, job: Job) -> subprocess.Popen[bytes]:
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        with job.log.open("ab") as log:
+            log.write(f"$ {shlex.join(job.command)}\n".encode())
+            log.flush()
+            return subprocess.Popen(
+                job.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+                start_new_session=True,  # Ctrl-C reaches this process alone, which passes SIGTERM
+                pass_fds=(self.lock,) if self.lock >= 0 else (),
+            )
+
+    def _problem(self, job: Job, code: int) -> str | None:
+        if self.stopping and code:
+            return None
+        if code:
+            last = [x for x in job.log.read_text(errors="replace").splitlines() if x.strip()][-1]
+            return f"{job.name} failed with exit code {code} ({last[:200]}); its log: {job.log}"
+        try:
+            return None if job.done() else f"{job.name} ended without a result; its log: {job.log}"
+        except ValueError as error:
+            return f"{job.name}: {error}"
+
+    def _finish(self, job: Job, problem: str | None, began: float) -> None:
+        if problem:
+            self.problems.append(problem)
+            self.state[job.name] = "failed"
+            tqdm.write(problem, file=sys.stderr)
+        elif self.stopping and not job.done():
+            self.state[job.name] = "waiting"
+        else:
+            self.state[job.name] = "done"
+            tqdm.write(
+                f"{self.count('done')} of {len(self.jobs)} jobs: {job.name}, "
+                f"{(time.monotonic() - began) / 60:.1f} min"
+            )
+        self.changed.notify_all()
+
+
+def logged_env_steps(run: Path) -> int:
+    """env_steps of the last whole row of train.csv, 0 without one."""
+    try:
+        with (run / "train.csv").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            rows = file.read().decode(errors="replace").split("\n")[:-1]
+        return int(float(rows[-1].split(",")[0]))
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def progress(cells: Sequence[Cell], out: Path) -> int:
+    """env_steps of all training jobs so far."""
+    runs = ((cell, cell.run(out, seed)) for cell in cells for seed in range(cell.num_seeds))
+    return sum(
+        min(cell.env_steps, max(logged_env_steps(run), trained_env_steps(run)))
+        for cell, run in runs
+    )
+
+
+def sees_gpu() -> bool:
+    """Whether jax computes on an accelerator here, asked in a process that then lets go of it."""
+    code = "import jax; print(jax.default_backend())"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return answer.stdout.strip() not in ("", "cpu")
+
+
+def worker_cores(workers: int, gpu: bool) -> list[int | None]:
+    """The core of each worker; None leaves it free."""
+    if gpu:
+        return [None] * (workers or 1)
+    if not hasattr(os, "sched_getaffinity"):
+        return [None] * (workers or os.cpu_count() or 1)
+    cores = sorted(os.sched_getaffinity(0))
+    return [cores[i % len(cores)] for i in range(workers or len(cores))]
+
+
+def claim(out: Path) -> IO[str]:
+    """A lock that this process and its children hold. ValueError if others do."""
+    out.mkdir(parents=True, exist_ok=True)
+    lock = (out / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise ValueError(
+            f"another run, or what is left of one, is at work in {out}: wait for it"
+        ) from error
+    return lock
+
+
+def commands(cell: Cell, jobs: dict[str, Job]) -> list[str]:
+    """How the first seed of a cell was made, from nothing."""
+    names, found = [f"evaluate {cell.name} seed 0"], []
+    while names:
+        job = jobs[names.pop()]
+        found.append(shlex.join(("python", *job.command[1:])).replace(f"{HERE.parent}/", ""))
+        names += job.needs
+    return found[::-1]
+
+
+def reproduce(args: Args) -> int:
+    """Do what the command line says; returns the exit code."""
+    cells = chosen_cells(args)
+    if min(args.num, args.episodes) < 1 or min(args.seeds, args.total_env_steps, args.workers) < 0:
+        raise ValueError("--num and --episodes are at least 1, no number is negative")
+    for cell in cells:
+        words = ["--task", cell.task, "--total_env_steps", str(cell.env_steps)]
+        parse([*words, *shlex.split(args.train_args)])[0].check()
+    jobs = make_jobs(cells, args)
+
+    def collect(some: Sequence[Cell]) -> None:
+        for cell in some:
+            write_cell(cell, args.out, args.results, commands(cell, jobs))
+        write_summary(args.results)
+
+    if args.collect_only:
+        collect(cells)
+        print(f"written to {args.results}")
+        return 0
+    with claim(args.out) as lock:
+        gpu = sees_gpu()
+        pool = Pool(jobs, os.environ | ({} if gpu else ONE_THREAD), lock.fileno())
+        for problem in pool.problems:
+            print(problem, file=sys.stderr)
+        signals: list[int] = []
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda n, _: signals.append(n))
+        pool.start(worker_cores(args.workers, gpu))
+        watch(pool, cells, args.out, signals, collect)
+    collect(cells)
+    if signals:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 1
+    if pool.problems:
+        print(
+            f"{len(pool.problems)} jobs failed and {pool.count('blocked')} that need them were "
+            f"left out: {'; '.join(pool.problems)}",
+            file=sys.stderr,
+        )
+        return 1
+    print(f"all {len(jobs)} jobs are done; written to {args.results}")
+    return 0
+
+
+def watch(
+    pool: Pool,
+    cells: Sequence[Cell],
+    out: Path,
+    signals: Sequence[int],
+    collect: Callable[[Sequence[Cell]], None],
+) -> None:
+    """Until the workers are through: show progress, collect finished cells, pass signals on."""
+    open_cells, total = list(cells), sum(cell.num_seeds * cell.env_steps for cell in cells)
+    bar = tqdm(
+        total=total, initial=progress(cells, out), unit="env_step", disable=None, unit_scale=1
+    )
+    with bar:
+        while pool.active():
+            time.sleep(1.0)
+            if signals and not pool.stopping:
+                tqdm.write("stopping: waiting for checkpoints", file=sys.stderr)
+                pool.stop()
+            bar.set_postfix_str(f"{pool.count('done')} of {len(pool.jobs)} jobs", refresh=False)
+            bar.update(progress(cells, out) - bar.n)
+            finished = [
+                cell
+                for cell in open_cells
+                if all(
+                    pool.state[f"evaluate {cell.name} seed {seed}"] == "done"
+                    for seed in range(cell.num_seeds)
+                )
+            ]
+            open_cells = [cell for cell in open_cells if cell not in finished]
+            if finished and not pool.stopping:
+                collect(finished)
+
+
+def main() -> None:
+    """Command line."""
+    if sys.argv[1:2] == ["fit"]:
+        return fit(sys.argv[2:])
+    raise SystemExit(reproduce(tyro.cli(Args, description=__doc__)))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,429 @@
+"""The numbers of `make reproduce-metaworld`: its cells, what came of them, their table and plots.
+
+A cell is one setting of one task, trained with several seeds. What is not finished is said to be so
+and never averaged in.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from markupsafe import Markup
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+
+from relam_jax.keypoints.tfrecord import write_atomic
+from relam_jax.report.run_folder import Columns, read_csv
+from relam_jax.report.statistics import success_interval
+from relam_jax.report.svg import INK, SIZE, panel, run_colour, to_svg
+from relam_jax.training.provenance import read_provenance
+
+BUDGETS = {"drawer_open": 100_000, "door_open": 150_000, "button_press": 150_000}
+"""env_steps a seed of the three tasks that everything is compared on."""
+TEN = (
+    *("window_open", "window_close", "drawer_close", "door_close", "button_press_wall"),
+    *("faucet_close", "handle_press", "coffee_button", "push", "lever_pull"),
+)
+LEVELS = (50, 95)
+"""Success, %, whose first time is looked for."""
+INTERVAL = (
+    "95 %, bootstrap over episodes, stratified by seed (of these policies, not of further seeds); "
+    "exact binomial where all ended alike"
+)
+COPIED = ("eval", "train")
+"""Logs of a run that are kept beside the results."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting of one task."""
+
+    task: str
+    env_steps: int
+    """Budget a seed."""
+    reward: str = "relam"
+    tracker: str = "truth"
+    """Of the demonstrations: truth is the simulator's own."""
+    views: int = 2
+    observation: str = "keypoints+proprio"
+    num_seeds: int = 5
+
+    @property
+    def model(self) -> str:
+        """Name of its anticipation model, which cells share."""
+        return f"{self.task}-{self.views}-{self.tracker}"
+
+    @property
+    def name(self) -> str:
+        """Name of its files and folders."""
+        return f"{self.model}-{self.reward}-{self.observation.replace('+', '_')}"
+
+    @property
+    def label(self) -> str:
+        """What tells it from the other cells of its task."""
+        words = [self.reward]
+        words += ["Lucas-Kanade"] * (self.tracker == "lucas_kanade")
+        words += ["1 view"] * (self.views == 1)
+        words += ["no proprio"] * (self.observation == "keypoints")
+        return ", ".join(words)
+
+    def run(self, out: Path, seed: int) -> Path:
+        """Run folder of a seed."""
+        return out / "runs" / self.name / f"seed{seed}"
+
+    def anticipation(self, out: Path) -> Path:
+        """Folder of its anticipation model."""
+        return out / "anticipation" / self.model
+
+
+def _suites() -> dict[str, tuple[Cell, ...]]:
+    three = [Cell(task, budget) for task, budget in BUDGETS.items()]
+    pixels = [replace(cell, tracker="lucas_kanade") for cell in three]
+    variants = ({"observation": "keypoints"}, {"views": 1})
+    suites = {
+        "main": [c for pair in zip(three, pixels, strict=True) for c in pair],
+        "observation": [replace(cell, **variant) for variant in variants for cell in three],
+        "baselines": [replace(c, reward=r) for r in ("dense", "sparse", "final") for c in three],
+        "ten": [Cell(task, 200_000, num_seeds=3) for task in TEN],
+    }
+    return {name: tuple(cells) for name, cells in suites.items()}
+
+
+SUITES = _suites()
+FIGURES = {
+    "main": SUITES["main"] + SUITES["baselines"],
+    "observation": tuple(c for c in SUITES["main"] if c.tracker == "truth") + SUITES["observation"],
+    "ten": SUITES["ten"],
+}
+"""Cells that are plotted together."""
+
+
+# ---- collect ----
+
+
+def first_reaching(
+    x: Float[np.ndarray, " R"], success: Float[np.ndarray, " R"], level: float
+) -> float | None:
+    """`x` of the first evaluation with at least this share of successes; None if there is none."""
+    reached = np.flatnonzero(success >= level - 1e-9)
+    return float(x[reached[0]]) if len(reached) else None
+
+
+def median_reached(values: Sequence[float | None]) -> float | None:
+    """Median over seeds, never being later than any time; None if that is never, or no seeds."""
+    if not values:
+        return None
+    median = float(np.median([np.inf if v is None else v for v in values]))
+    return median if np.isfinite(median) else None
+
+
+def collect_seed(run: Path, seed: int, env_steps: int) -> dict[str, Any]:
+    """What there is of one seed; `evaluation` is None until it was evaluated at its full budget."""
+    evals, evaluation = read_csv(run / "eval.csv"), _read_json(run / "evaluation.json")
+    if evaluation and evaluation["env_steps"] < env_steps:
+        evaluation = None  # of an earlier, smaller budget
+    kept = ("env_steps", "minutes", "success", "success_end", "stage")
+    out: dict[str, Any] = {
+        "seed": seed,
+        "finished": evaluation is not None,
+        "curve": {name: evals[name].tolist() for name in kept if name in evals},
+        "reached": {str(level): _reached(evals, level) for level in LEVELS},
+        "evaluation": None,
+        "starts": read_provenance(run),
+    }
+    if evaluation:
+        [outcomes], [share] = evaluation["outcomes"]["success_any"], evaluation["per_seed"]
+        about = ("env_steps", "episodes", "demonstrations", "date", "commit", "hardware")
+        out["evaluation"] = share | {"outcomes": outcomes} | {k: evaluation[k] for k in about}
+    return out
+
+
+def collect_cell(cell: Cell, out: Path, commands: Sequence[str] = ()) -> dict[str, Any]:
+    """All that the run folders in `out` hold of a cell, as JSON can hold it.
+
+    Means and medians are over finished seeds alone. ValueError if those were evaluated on different
+    numbers of episodes.
+    """
+    seeds = [collect_seed(cell.run(out, s), s, cell.env_steps) for s in range(cell.num_seeds)]
+    done = [s for s in seeds if s["finished"]]
+    evaluations = [s["evaluation"] for s in done]
+    episodes = {e["episodes"] for e in evaluations}
+    if len(episodes) > 1:
+        raise ValueError(
+            f"the seeds of {cell.name} were evaluated on different numbers of episodes "
+            f"({', '.join(map(str, sorted(episodes)))}): delete their evaluation.json, start again"
+        )
+    error = (_read_json(cell.anticipation(out) / "config.json") or {}).get("test_error")
+    configs = (_read_json(cell.run(out, s["seed"]) / "config.json") for s in seeds)
+    reached = {}
+    for level in map(str, LEVELS):
+        times = {u: [s["reached"][level][u] for s in done] for u in ("env_steps", "minutes")}
+        reached[level] = {
+            "seeds": sum(v is not None for v in times["env_steps"]),
+            **{f"median_{unit}": median_reached(values) for unit, values in times.items()},
+        }
+    success = np.array([[c == "1" for c in e["outcomes"]] for e in evaluations], bool)
+    hardware = [e["hardware"] for e in evaluations]
+    return {
+        "cell": cell.name,
+        "label": cell.label,
+        **asdict(cell),
+        "keypoint_source": "projected",
+        "complete": len(done) == cell.num_seeds,
+        "finished_seeds": [s["seed"] for s in done],
+        "episodes": episodes.pop() if episodes else None,
+        "success_any": success_interval(success)._asdict() if done else None,
+        "interval": INTERVAL,
+        "reached": reached,
+        "seeds": seeds,
+        "demonstrations": evaluations[0]["demonstrations"] if done else None,
+        "anticipation": {
+            "held_out_error": error,
+            "median": float(np.median(error)) if error else None,
+            "unit": "image sides, a subgoal; median over points and clips never trained on",
+        },
+        "train_config": next(filter(None, configs), None),
+        "commands": list(commands),
+        "date": max((e["date"] for e in evaluations), default=None),
+        "machine": [h for i, h in enumerate(hardware) if h not in hardware[:i]],
+    }
+
+
+def write_cell(cell: Cell, out: Path, results: Path, commands: Sequence[str] = ()) -> bool:
+    """Write `<results>/<cell>.json` and copy its raw logs; False if nothing was logged yet."""
+    result = collect_cell(cell, out, commands)
+    if not any(seed["curve"] for seed in result["seeds"]):
+        return False
+    raw = results / "raw" / cell.name
+    raw.mkdir(parents=True, exist_ok=True)
+    for seed in range(cell.num_seeds):
+        for log in COPIED:
+            _copy(cell.run(out, seed) / f"{log}.csv", raw / f"seed{seed}.{log}.csv")
+    _copy(cell.anticipation(out) / "fit.csv", raw / "anticipation.fit.csv")
+    text = json.dumps(result, indent=1) + "\n"
+    write_atomic(results / f"{cell.name}.json", re.sub(_LONG, _one_line, text).encode())
+    return True
+
+
+_LONG = re.compile(r"\[[^\[\]{}\"]*\]")
+"""Arrays of numbers, which are easier to read on one line each."""
+
+
+def _one_line(match: re.Match[str]) -> str:
+    return re.sub(r"\s+", " ", match[0]).replace("[ ", "[").replace(" ]", "]")
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.exists():
+        write_atomic(target, source.read_bytes())
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it and start again") from error
+
+
+def _reached(evals: Columns, level: int) -> dict[str, float | None]:
+    units = ("env_steps", "minutes")
+    if not evals:
+        return dict.fromkeys(units)
+    return {unit: first_reaching(evals[unit], evals["success"], level / 100) for unit in units}
+
+
+def read_results(results: Path) -> list[dict[str, Any]]:
+    """Every cell that was ever written to `results`, in the order of the suites."""
+    order = {cell.name: i for i, cell in enumerate(c for cells in SUITES.values() for c in cells)}
+    found = [r for r in map(_read_json, sorted(results.glob("*.json"))) if r and "cell" in r]
+    return sorted(found, key=lambda r: order.get(r["cell"], len(order)))
+
+
+# ---- table ----
+
+COLUMNS = (
+    *("task", "reward", "keypoints", "views", "observation", "demonstrations", "seeds × episodes"),
+    *("success % [95 % CI]", "env_steps to 50 %", "to 95 %", "minutes to 50 %", "to 95 %"),
+    "plan error",
+)
+NOTE = f"""\
+Success: the simulator's flag at any step of an episode, on initial states never trained on, at the
+end of the budget; interval: {INTERVAL}.
+Time to x %: the first evaluation during training with so many successes; median over seeds (never
+counts as later than any time) and how many seeds got there. Minutes: wall time of training and
+evaluating on one core. Plan error: median over the subgoals, thousandths of an image side, on clips
+never trained on. `partial`: seeds are missing; numbers are of the finished ones alone.
+"""
+
+
+def table(results: Iterable[dict[str, Any]]) -> str:
+    """Markdown, a row a cell."""
+    rows = [COLUMNS, ("---",) * len(COLUMNS), *map(_row, results)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n\n" + NOTE
+
+
+def _row(result: dict[str, Any]) -> tuple[str, ...]:
+    done, num_seeds = len(result["finished_seeds"]), result["num_seeds"]
+    seeds = str(done) if result["complete"] else f"{done} of {num_seeds}"
+    success, error = result["success_any"], result["anticipation"]["median"]
+    partial = "" if result["complete"] else " (partial)"
+    times = [
+        _time(result["reached"][str(level)], unit, done)
+        for unit in ("env_steps", "minutes")
+        for level in LEVELS
+    ]
+    return (
+        *(result["task"], result["reward"], result["keypoint_source"], str(result["views"])),
+        *(result["observation"], result["tracker"]),
+        f"{seeds} × {result['episodes'] or '–'}",
+        (_percent(success) if done else "–") + partial,
+        *times,
+        "–" if error is None else f"{1000 * error:.1f}",
+    )
+
+
+def _percent(interval: dict[str, float]) -> str:
+    mean, low, high = (100 * interval[name] for name in ("mean", "low", "high"))
+    return f"{mean:.0f} [{low:.0f}, {high:.0f}]"
+
+
+def _time(reached: dict[str, Any], unit: str, seeds: int) -> str:
+    if not seeds:
+        return "–"
+    median = reached[f"median_{unit}"]
+    if median is None:
+        shown = "never"
+    else:
+        shown = f"{median / 1000:.0f}k" if unit == "env_steps" else f"{median:.1f}"
+    return f"{shown} ({reached['seeds']} of {seeds})"
+
+
+# ---- plots ----
+
+
+def write_summary(results: Path) -> None:
+    """Rewrite table.md and the plots from the cells that lie in `results`."""
+    found = read_results(results)
+    results.mkdir(parents=True, exist_ok=True)
+    write_atomic(results / "table.md", table(found).encode())
+    for figure, cells in FIGURES.items():
+        names = {cell.name for cell in cells}
+        shown = [r for r in found if r["cell"] in names]
+        for unit in ("env_steps", "minutes"):
+            if shown:
+                write_atomic(results / f"{figure}-{unit}.svg", plot(shown, unit).encode())
+
+
+def curves(result: dict[str, Any], unit: str) -> tuple[np.ndarray, np.ndarray]:
+    """Time (R,), mean over seeds, and success (S, R): of the finished seeds, or of all if none is.
+
+    Seeds are cut to as many evaluations as all of them have.
+    """
+    seeds = [s for s in result["seeds"] if s["finished"]] or result["seeds"]
+    logs = [s["curve"] for s in seeds if s["curve"]]
+    rows = min((len(log["success"]) for log in logs), default=0)
+    x = np.array([log[unit][:rows] for log in logs]).reshape(-1, rows)
+    return x.mean(0), np.array([log["success"][:rows] for log in logs]).reshape(-1, rows)
+
+
+def plot(results: Sequence[dict[str, Any]], unit: str) -> str:
+    """A standalone SVG: success against env_steps or minutes, a panel a task, a line a cell.
+
+    Lines are means over seeds, bands go from the worst seed to the best.
+    """
+    labels = list(dict.fromkeys(r["label"] for r in results))
+    words = {"env_steps": "env_steps a seed", "minutes": "minutes of training"}[unit]
+    panels = []
+    for task in dict.fromkeys(r["task"] for r in results):
+        figure, axes = panel(words)
+        axes.set_title(task, loc="left", fontsize=9, color=INK)
+        ends: list[tuple[float, float, str, str]] = []
+        for result in (r for r in results if r["task"] == task):
+            colour = run_colour(labels.index(result["label"]))
+            x, success = curves(result, unit)
+            if not len(x):
+                continue
+            axes.fill_between(x, success.min(0), success.max(0), color=colour, alpha=0.16, lw=0)
+            axes.plot(x, success.mean(0), color=colour, linewidth=1.8)
+            ends.append((float(x[-1]), float(success[:, -1].mean()), end_label(result), colour))
+        axes.set(xlim=(0, None), ylim=(-0.03, 1.03))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        if unit == "env_steps":
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        for (x_end, _, text, colour), y in zip(ends, spread([e[1] for e in ends]), strict=True):
+            axes.annotate(
+                text,
+                (x_end, y),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color=colour,
+                annotation_clip=False,
+            )
+        panels.append(to_svg(figure, f"{task}: success against {words}"))
+    return grid(panels)
+
+
+def end_label(result: dict[str, Any]) -> str:
+    """What a line is, and how much of it is missing."""
+    if result["complete"]:
+        return result["label"]
+    return f"{result['label']} ({len(result['finished_seeds'])} of {result['num_seeds']} seeds)"
+
+
+def spread(ys: Sequence[float], gap: float = 0.09) -> list[float]:
+    """Heights of labels between 0 and 1: near to `ys`, with `gap` between them."""
+    placed, order = list(ys), sorted(range(len(ys)), key=lambda i: (-ys[i], i))
+    limit = 1.0
+    for i in order:  # down from the top, then up from the bottom
+        placed[i] = min(placed[i], limit)
+        limit = placed[i] - gap
+    limit = 0.0
+    for i in reversed(order):
+        placed[i] = max(placed[i], limit)
+        limit = placed[i] + gap
+    return placed
+
+
+def grid(panels: Sequence[Markup], columns: int = 3) -> str:
+    """Panels of the page's look side by side, with the page's colours, as a file of its own."""
+    width, height = (72 * side for side in SIZE)
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    placed = [
+        svg.replace(
+            "<svg",
+            f'<svg x="{i % columns * width}" y="{i // columns * height}" '
+            f'width="{width}" height="{height}"',
+            1,
+        )
+        for i, svg in enumerate(map(str, panels))
+    ]
+    box = f'viewBox="0 0 {columns * width} {rows * height}"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box} role="img" '
+        f'aria-label="success of the trained policies"><style>{_colours()}</style>'
+        + "\n".join(placed)
+        + "</svg>\n"
+    )
+
+
+def _colours() -> str:
+    """The page's colours of lines and text, light and dark."""
+    page = Path(__file__).with_name("report.html").read_text()
+    light, dark = re.findall(r":root \{(.*?)\}", page, re.S)[:2]
+    chosen = [
+        "".join(re.findall(r"--(?:muted|line|s\d): [^;]+;", block)).replace(": ", ":")
+        for block in (light, dark)
+    ]
+    return f"svg{{{chosen[0]}}}@media (prefers-color-scheme:dark){{svg{{{chosen[1]}}}}}"

@@ -59,7 +59,7 @@ class Args:
     """Episodes a seed of the final evaluation."""
     train_args: str = ""
     """More arguments of experiments/train.py, also for the anticipation model, in one word:
-    --train_args="--eval_every 4000 --fit.num_steps 500"."""
+    --train_args "--eval_every 4000 --fit.num_steps 500"."""
     record_args: str = ""
     """More arguments of experiments/record_demos.py, likewise."""
     workers: int = 0
@@ -504,11 +504,22 @@ def watch(
                 collect(finished)
 
 
+def joined(argv: Sequence[str]) -> list[str]:
+    """`--train_args X` as `--train_args=X`: tyro takes a value that begins with -- only so."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1].replace("-", "_") in ("__train_args", "__record_args"):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
+
+
 def main() -> None:
     """Command line."""
     if sys.argv[1:2] == ["fit"]:
         return fit(sys.argv[2:])
-    raise SystemExit(reproduce(tyro.cli(Args, description=__doc__)))
+    raise SystemExit(reproduce(tyro.cli(Args, args=joined(sys.argv[1:]), description=__doc__)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,212 @@
+"""make reproduce-metaworld: which jobs, what a failure stops, and killed it goes on."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "experiments" / "reproduce_metaworld.py"
+CELL = "drawer_open-2-truth-relam-keypoints_proprio"
+TINY = [
+    *("--cells", CELL, "--seeds", "1", "--total_env_steps", "2400", "--num", "5"),
+    *("--episodes", "2", "--workers", "1", "--record_args", "--size 64"),
+    "--train_args",
+    "--num_envs 4 --learning_starts 240 --episode_length 60 --eval_every 480 --eval_episodes 2 "
+    "--replay_capacity 400 --sac.batch_size 32 --sac.widths 32 32 --keyframes.max_count 2 "
+    "--fit.num_steps 20 --fit.eval_every 10 --fit.batch_size 4",
+]
+
+
+@pytest.fixture(scope="module")
+def script():
+    sys.path.insert(0, str(SCRIPT.parent))
+    spec = importlib.util.spec_from_file_location("reproduce_metaworld", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+    sys.path.remove(str(SCRIPT.parent))
+
+
+def test_jobs_of_all_suites_share_videos_records_and_models(script, tmp_path):
+    args = script.Args(suite="all", out=tmp_path)
+    cells = script.chosen_cells(args)
+    jobs = script.make_jobs(cells, args)
+    kinds = [name.split()[0] for name in jobs]
+    counts = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
+    assert counts == {
+        "record": 3 + 3 + 10,
+        "track": 6 + 3 + 10,
+        "anticipation": 6 + 3 + 10,
+        "train": 135,
+        "evaluate": 135,
+    }
+    names = list(jobs)
+    assert all(names.index(n) < names.index(j.name) for j in jobs.values() for n in j.needs)
+    assert len({job.log for job in jobs.values()}) == len(jobs)
+    lines = script.commands(cells[0], jobs)
+    assert [line.split()[1] for line in lines] == [
+        *("experiments/record_demos.py", "-m", "experiments/reproduce_metaworld.py"),
+        *("experiments/train.py", "experiments/evaluate.py"),
+    ]
+
+
+def test_choice_of_cells(script):
+    args = script.Args(suite="baselines", tasks="door_open", seeds=2, total_env_steps=10)
+    cells = script.chosen_cells(args)
+    assert {(c.task, c.num_seeds, c.env_steps) for c in cells} == {("door_open", 2, 10)}
+    assert [c.reward for c in cells] == ["dense", "sparse", "final"]
+    with pytest.raises(ValueError, match="no cell has the task drawr: there are drawer_open"):
+        script.chosen_cells(replace(args, tasks="drawr"))
+
+
+def python_job(script, folder, name, code, needs=()):
+    command = (sys.executable, "-c", code, str(folder / name))
+    done = (folder / name).exists
+    return script.Job(name, command, folder / f"{name}.log", done, needs)
+
+
+TOUCH = "import pathlib, sys; pathlib.Path(sys.argv[1]).touch()"
+
+
+def run_pool(script, jobs):
+    pool = script.Pool({job.name: job for job in jobs}, dict(os.environ))
+    pool.start([None, None])
+    while pool.active():
+        time.sleep(0.02)
+    return pool
+
+
+def test_a_failure_stops_what_needs_it_alone(script, tmp_path, capsys):
+    jobs = [
+        python_job(script, tmp_path, "a", "raise SystemExit('error: no luck')"),
+        python_job(script, tmp_path, "b", TOUCH, ("a",)),
+        python_job(script, tmp_path, "c", TOUCH, ("b",)),
+        python_job(script, tmp_path, "d", TOUCH),
+        python_job(script, tmp_path, "e", TOUCH, ("d",)),
+        python_job(script, tmp_path, "f", "pass"),
+    ]
+    pool = run_pool(script, jobs)
+    assert [pool.state[n] for n in "abcdef"] == [
+        *("failed", "blocked", "blocked", "done", "done", "failed")
+    ]
+    a, f = sorted(pool.problems)
+    assert a == f"a failed with exit code 1 (error: no luck); its log: {tmp_path / 'a.log'}"
+    assert f == f"f ended without a result; its log: {tmp_path / 'f.log'}"
+
+
+def test_nothing_is_made_for_what_is_finished(script, tmp_path, capsys):
+    (tmp_path / "product").touch()
+    jobs = [
+        python_job(script, tmp_path, "source", "raise SystemExit('must not run')"),
+        python_job(script, tmp_path, "product", "raise SystemExit('must not run')", ("source",)),
+    ]
+    assert set(run_pool(script, jobs).state.values()) == {"done"}
+    jobs.append(python_job(script, tmp_path, "more", TOUCH, ("product",)))
+    assert set(run_pool(script, jobs).state.values()) == {"done"}
+
+
+def test_stopping_ends_children_and_starts_no_more(script, tmp_path, capsys):
+    jobs = [
+        python_job(script, tmp_path, "slow", "import time; time.sleep(60)"),
+        python_job(script, tmp_path, "next", TOUCH, ("slow",)),
+    ]
+    pool = script.Pool({job.name: job for job in jobs}, dict(os.environ))
+    pool.start([None])
+    while not pool.running:
+        time.sleep(0.01)
+    pool.stop()
+    pool.threads[0].join(20)
+    assert not pool.active() and not pool.problems
+    assert set(pool.state.values()) == {"waiting"}
+
+
+def test_env_steps_of_a_log_that_is_being_written(script, tmp_path):
+    assert script.logged_env_steps(tmp_path) == 0
+    (tmp_path / "train.csv").write_text("env_steps,reward\n")
+    assert script.logged_env_steps(tmp_path) == 0
+    (tmp_path / "train.csv").write_text("env_steps,reward\n960,0.1\n1920,0.2\n28")
+    assert script.logged_env_steps(tmp_path) == 1920
+
+
+def test_products_of_other_settings_are_refused(script, tmp_path):
+    assert not script.recorded(tmp_path, 3)
+    (tmp_path / "demos.json").write_text('{"episodes": [1, 2]}')
+    with pytest.raises(ValueError, match="holds 2 episodes, not 3: use --num 2"):
+        script.recorded(tmp_path, 3)
+    config, _ = script.parse(["--task", "drawer_open"])
+    assert not script.fitted(tmp_path, config)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "settings.json").write_text(json.dumps(script.settings(config)))
+    assert script.fitted(tmp_path, config)
+    with pytest.raises(ValueError, match="was fitted with other settings"):
+        script.fitted(tmp_path, replace(config, fit=replace(config.fit, num_steps=1)))
+
+
+def test_two_at_once_are_refused(script, tmp_path):
+    with (
+        script.claim(tmp_path),
+        pytest.raises(ValueError, match="another run, or what is left of one, is at work"),
+    ):
+        script.claim(tmp_path)
+    script.claim(tmp_path).close()
+
+
+def start(tmp_path):
+    command = [sys.executable, str(SCRIPT), *TINY]
+    command += ["--out", str(tmp_path / "out"), "--results", str(tmp_path / "results")]
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    return subprocess.Popen(
+        command,
+        env=os.environ | cache,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_from_nothing_to_a_table_with_a_kill_in_between(tmp_path):
+    out, results = tmp_path / "out", tmp_path / "results"
+    run = out / "runs" / CELL / "seed0"
+    process = start(tmp_path)
+    deadline = time.monotonic() + 400
+    while not (run / "train.csv").exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=120)
+    if "no off-screen OpenGL" in errors:
+        pytest.skip("no OpenGL back end works here")
+    assert process.returncode == 1, output + errors
+    assert "stopped; the same command goes on from here" in errors
+    assert "stopped by SIGTERM" in run.with_name("seed0.log").read_text()
+    partial = json.loads((results / f"{CELL}.json").read_text())
+    assert not partial["complete"] and partial["success_any"] is None
+    assert "partial" in (results / "table.md").read_text()
+
+    made = [out / "videos/2views/drawer_open/demos.json"]
+    made += [out / "data/drawer_open-2-truth/dataset_info.json"]
+    made += [out / "anticipation/drawer_open-2-truth/config.json"]
+    before = [path.stat().st_mtime_ns for path in made]
+    process = start(tmp_path)
+    output, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, output + errors
+    assert [path.stat().st_mtime_ns for path in made] == before, "nothing is made twice"
+    assert "resumed" in run.with_name("seed0.log").read_text()
+    result = json.loads((results / f"{CELL}.json").read_text())
+    assert result["complete"] and result["episodes"] == 2
+    assert result["seeds"][0]["curve"]["env_steps"] == [0, 480, 960, 1440, 1920, 2400]
+    assert result["demonstrations"] == {"number": 5, "tracker": "truth", "segmenter": "masks"}
+    assert len(result["anticipation"]["held_out_error"]) >= 1
+    assert "| 1 × 2 |" in (results / "table.md").read_text()
+    assert (results / "main-minutes.svg").exists()

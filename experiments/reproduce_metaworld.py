@@ -437,15 +437,20 @@ def reproduce(args: Args) -> int:
         parse([*words, *shlex.split(args.train_args)])[0].check()
     jobs = make_jobs(cells, args)
 
-    def collect(some: Sequence[Cell]) -> None:
+    def collect(some: Sequence[Cell]) -> list[str]:
+        problems = []
         for cell in some:
-            write_cell(cell, args.out, args.results, commands(cell, jobs))
+            try:
+                write_cell(cell, args.out, args.results, commands(cell, jobs))
+            except ValueError as error:
+                problems.append(str(error))
         write_summary(args.results)
+        return problems
 
     if args.collect_only:
-        collect(cells)
-        print(f"written to {args.results}")
-        return 0
+        problems = collect(cells)
+        print("; ".join(problems) or f"written to {args.results}")
+        return int(bool(problems))
     with claim(args.out) as lock:
         gpu = sees_gpu()
         pool = Pool(jobs, os.environ | ({} if gpu else ONE_THREAD), lock.fileno())
@@ -455,14 +460,19 @@ def reproduce(args: Args) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda n, _: signals.append(n))
         pool.start(worker_cores(args.workers, gpu))
-        watch(pool, cells, args.out, signals, collect)
-    collect(cells)
+        try:
+            watch(pool, cells, args.out, signals, collect)
+        finally:  # no process is left behind, whatever happened
+            pool.stop()
+            for thread in pool.threads:
+                thread.join()
+    pool.problems += collect(cells)
     if signals:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 1
     if pool.problems:
         print(
-            f"{len(pool.problems)} jobs failed and {pool.count('blocked')} that need them were "
+            f"{pool.count('failed')} jobs failed and {pool.count('blocked')} that need them were "
             f"left out: {'; '.join(pool.problems)}",
             file=sys.stderr,
         )
@@ -476,7 +486,7 @@ def watch(
     cells: Sequence[Cell],
     out: Path,
     signals: Sequence[int],
-    collect: Callable[[Sequence[Cell]], None],
+    collect: Callable[[Sequence[Cell]], list[str]],
 ) -> None:
     """Until the workers are through: show progress, collect finished cells, pass signals on."""
     open_cells, total = list(cells), sum(cell.num_seeds * cell.env_steps for cell in cells)

@@ -162,7 +162,8 @@ def collect_cell(cell: Cell, out: Path, commands: Sequence[str] = ()) -> dict[st
             f"({', '.join(map(str, sorted(episodes)))}): delete their evaluation.json, start again"
         )
     error = (_read_json(cell.anticipation(out) / "config.json") or {}).get("test_error")
-    configs = (_read_json(cell.run(out, s["seed"]) / "config.json") for s in seeds)
+    configs = [_read_json(cell.run(out, s["seed"]) / "config.json") for s in seeds]
+    configs = [{k: v for k, v in c.items() if k not in ("seed", "out")} for c in configs if c]
     reached = {}
     for level in map(str, LEVELS):
         times = {u: [s["reached"][level][u] for s in done] for u in ("env_steps", "minutes")}
@@ -190,7 +191,8 @@ def collect_cell(cell: Cell, out: Path, commands: Sequence[str] = ()) -> dict[st
             "median": float(np.median(error)) if error else None,
             "unit": "image sides, a subgoal; median over points and clips never trained on",
         },
-        "train_config": next(filter(None, configs), None),
+        "train_config": configs[0] if configs else None,
+        "one_config": all(c == configs[0] for c in configs),
         "commands": list(commands),
         "date": max((e["date"] for e in evaluations), default=None),
         "machine": [h for i, h in enumerate(hardware) if h not in hardware[:i]],
@@ -260,10 +262,10 @@ NOTE = f"""\
 Success: the simulator's flag at any step of an episode, on initial states never trained on, at the
 end of the budget; interval: {INTERVAL}.
 Time to x %: the first evaluation during training with so many successes; median over seeds (never
-counts as later than any time; –: most never did) and how many seeds got there. Minutes: wall time of training and
-evaluating; the JSON of a cell names the machine. Demonstrations: what tracked them. Plan error:
-median over the subgoals, thousandths of an image side, on clips never trained on. `partial`: seeds
-are missing, and the numbers are of the finished ones alone.
+counts as later than any time; –: most never did) and how many seeds got there. Minutes: wall time
+of training and evaluating; the JSON of a cell names the machine. Demonstrations: what tracked them.
+Plan error: median over the subgoals, thousandths of an image side, on clips never trained on.
+`partial`: seeds are missing, and the numbers are of the finished ones alone.
 """
 
 
@@ -277,7 +279,8 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
     done, num_seeds = len(result["finished_seeds"]), result["num_seeds"]
     seeds = str(done) if result["complete"] else f"{done} of {num_seeds}"
     success, error = result["success_any"], result["anticipation"]["median"]
-    partial = "" if result["complete"] else " (partial)"
+    remark = "" if result["complete"] else " (partial)"
+    remark += "" if result["one_config"] else " (settings differ between seeds)"
     times = [
         _time(result["reached"][str(level)], unit, done)
         for unit in ("env_steps", "minutes")
@@ -287,7 +290,7 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
         *(result["task"], result["reward"], result["keypoint_source"], str(result["views"])),
         *(result["observation"], result["tracker"]),
         f"{seeds} × {result['episodes'] or '–'}",
-        (_percent(success) if done else "–") + partial,
+        (_percent(success) if done else "–") + remark,
         *times,
         "–" if error is None else f"{1000 * error:.1f}",
     )

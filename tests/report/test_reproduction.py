@@ -38,7 +38,7 @@ def make_run(out, cell, seed, success, outcomes=None, env_steps=4000):
         log.write("eval", 1000 * i, row)
         log.write("train", 1000 * i, {"reward": share})
     log.close()
-    (run / "config.json").write_text(json.dumps({"seed": seed}))
+    (run / "config.json").write_text(json.dumps({"seed": seed, "out": str(run), "utd": 0.25}))
     if outcomes is not None:
         share = outcomes.count("1") / len(outcomes)
         evaluation = {
@@ -105,7 +105,7 @@ def test_a_partial_cell_is_that_of_its_finished_seeds_and_says_so(out):
     assert cell["seeds"][2]["curve"]["success"] == [0, 0, 0.1]
     assert cell["anticipation"]["median"] == 0.004
     assert cell["machine"] == [HARDWARE] and cell["date"] == "2026-11-21"
-    assert cell["train_config"] == {"seed": 0} and cell["commands"] == ["a command"]
+    assert cell["train_config"] == {"utd": 0.25} and cell["commands"] == ["a command"]
     row = table([cell]).splitlines()[2]
     assert "| 2 of 3 × 10 | 80 [" in row and "(partial)" in row
     assert "| 2k (2 of 2) | – (1 of 2) | 1.2 (2 of 2) | – (1 of 2) | 4.0 |" in row
@@ -124,6 +124,12 @@ def test_an_evaluation_of_a_smaller_budget_does_not_count(out):
     cell = collect_cell(replace(CELL, env_steps=5000), out)
     assert cell["finished_seeds"] == [] and cell["success_any"] is None
     assert "| 0 of 3 × – | – (partial) | – | – | – | – | 4.0 |" in table([cell])
+
+
+def test_seeds_of_different_settings_are_named(out):
+    assert collect_cell(CELL, out)["one_config"]
+    (CELL.run(out, 1) / "config.json").write_text('{"seed": 1, "out": "x", "utd": 0.5}')
+    assert "(settings differ between seeds)" in table([collect_cell(CELL, out)])
 
 
 def test_different_numbers_of_episodes_are_refused(out):

@@ -18,8 +18,8 @@ def sample_queries(
     """At most `count` pixel centres in the mask (pixels from the corner).
 
     Half of them at most are Shi-Tomasi corners, which a tracker can hold; the rest is topped up by
-    farthest point sampling, so that textureless parts are not empty. Points keep off the mask's edge, where the background would be tracked, as far as the
-    mask's size allows.
+    farthest point sampling, so that textureless parts are not empty. Points keep off the mask's
+    edge, where the background would be tracked, as far as the mask's size allows.
     """
     inner = erode(mask)
     distance = max(2.0, 0.6 * float(np.sqrt(inner.sum() / count)))

@@ -36,10 +36,11 @@ class SACConfig:
     """Discount an agent step."""
     tau: float = 0.005
     """Share of the new parameters in the targets, a grad_step."""
-    target_entropy: float = -0.5
+    target_entropy: float = -1.0
     """Entropy that the temperature holds, nats an action dimension."""
-    init_alpha: float = 0.1
-    """First temperature, small beside a reward of at most 1 an agent step."""
+    init_alpha: float = 0.01
+    """First temperature, small beside the reward of one stage, 1 / M an agent step: it falls by at
+    most the learning rate an update, which takes long from 0.1."""
 
 
 class Hyper(NamedTuple):

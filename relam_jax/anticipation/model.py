@@ -75,7 +75,9 @@ class Block(nn.Module):
         heads = (c.num_heads, c.width // c.num_heads)
         query, key, value = (nn.DenseGeneral(heads, name=n)(h) for n in ("query", "key", "value"))
         if past:
-            key, value = (jnp.concatenate(kv, axis=1) for kv in zip(past, (key, value)))
+            key, value = (
+                jnp.concatenate(kv, axis=1) for kv in zip(past, (key, value), strict=True)
+            )
         h = jax.nn.dot_product_attention(query, key, value, mask=mask)
         x = x + nn.DenseGeneral(c.width, axis=(-2, -1), name="out")(h)
         h = nn.Dense(4 * c.width)(nn.LayerNorm()(x))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from tqdm import trange
 
 from relam_jax.anticipation.dataset import PlanExamples
@@ -27,8 +27,10 @@ class FitConfig:
     """Gradient steps at most."""
     batch_size: int = 16
     """Clips a step, each with a fresh random subset of its points."""
-    num_points: int = 4
-    """Points an entity and view in a training subset."""
+    num_points: int = 3
+    """Points an entity and view in a training subset, of those that stay in sight."""
+    num_sight_points: int = 2
+    """Further ones of any kind, from which the model learns what stays in sight."""
     learning_rate: float = 2e-3
     """Peak of a cosine schedule with 5 % warm-up."""
     weight_decay: float = 1e-4
@@ -107,7 +109,8 @@ def anticipation_loss(
     bce = optax.sigmoid_binary_cross_entropy(out.stop, is_last.astype(jnp.float32))
     stop_loss = (bce * real_stage).sum() / real_stage.sum()
     bce = optax.sigmoid_binary_cross_entropy(out.in_sight, visibility[:, 0] * 1.0)
-    sight_loss = (bce * first_seen).sum() / jnp.maximum(first_seen.sum(), 1)
+    any_kind = first_seen & (jnp.arange(first_seen.shape[-1]) >= config.num_points)
+    sight_loss = (bce * any_kind).sum() / jnp.maximum(any_kind.sum(), 1)
     info = {"huber": huber, "stop": stop_loss, "sight": sight_loss}
     return huber + 0.1 * (stop_loss + sight_loss), info
 
@@ -198,8 +201,10 @@ def fit(
         score = jnp.where(first, jax.random.uniform(subset_key, first.shape), -1.0)
         half = first & ((score > 0.5) | (score == score.max(-1, keepdims=True)))
         pose = pose_summary(x[:, 0], half)
-        # of those that go out of sight there is less to learn
-        subset = jax.lax.top_k(score + 0.7 * seen[:, 0], count)[1]
+        # motion is learned from points that stay in sight, sight from any
+        tracked = jnp.where(seen[:, 0], score, -1.0)
+        parts = jax.lax.top_k(tracked, count)[1], jax.lax.top_k(score, config.num_sight_points)[1]
+        subset = jnp.concatenate(parts, axis=-1)
         first = jnp.take_along_axis(first, subset, axis=3)
         x = jnp.take_along_axis(x, subset[:, None, ..., None], axis=4)
         seen = jnp.take_along_axis(seen, subset[:, None], axis=4)
@@ -219,9 +224,7 @@ def fit(
     @jax.jit
     def validation_error(params: Any) -> Array:
         clips = split.validation
-        free = roll_out(
-            model, params, points[clips, 0], first_seen[clips], points.shape[1] - 1
-        )
+        free = roll_out(model, params, points[clips, 0], first_seen[clips], points.shape[1] - 1)
         gap = jnp.linalg.norm(free.subgoals - points[clips, 1:], axis=-1)
         real = jnp.arange(points.shape[1] - 1) < num_stages[clips][:, None]
         weight = visibility[clips, 1:] & visibility[clips, :1] & real[..., None, None, None]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from relam_jax.envs.scene import Surface, cast, pixel_centres
+from relam_jax.envs.scene import cast, pixel_centres
 from relam_jax.envs.simulator import MjData, MjModel
 from relam_jax.geometry import CameraPose, project
 from relam_jax.keypoints.sampling import erode, spread_pixels

@@ -1,7 +1,7 @@
 """Pixels of an entity's mask that lie far from one another: candidates for keypoints.
 
-Videos and simulators choose them by the same rule, since the anticipation model reads from them where
-an entity stands.
+Videos and simulators choose them by the same rule: the anticipation model reads from them where an
+entity stands.
 """
 
 from __future__ import annotations

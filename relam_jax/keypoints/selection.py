@@ -27,7 +27,7 @@ class SelectionConfig:
     """Θ: least motion range of a point, image sides."""
     min_visible: float = 0.7
     """Least share of the frames in which a point is seen."""
-    num_keypoints: int = 8
+    num_keypoints: int = 4
     """K: keypoints an entity and view."""
     goal_entities: tuple[str, ...] = ()
     """Entities that mark a goal: they stand still and are exempt from Θ."""

@@ -52,7 +52,8 @@ def progress(
         indices, valid = np.asarray(plan.indices), np.asarray(plan.valid)[0]
         points = np.take_along_axis(tracks.points, indices[..., None], axis=3)
         seen = np.take_along_axis(tracks.visibility, indices, axis=3) & valid
-        goal = goal_of(jax.tree.map(lambda x: x[0], plan), config)
+        goals = goal_of(plan, record.entity_names, config)
+        goal = jax.tree.map(lambda x: x[0], goals)
         order = np.arange(record.num_frames)
         rewards, stages = {}, {}
         for name, at in zip(VARIANTS, (order, order[::-1], 0 * order), strict=True):

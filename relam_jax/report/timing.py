@@ -141,7 +141,13 @@ def reward_seconds(anticipation: Anticipation, config: RewardConfig, num_envs: i
     seen, stages = jnp.ones(shape, bool), anticipation.num_stages
     subgoals = rng.uniform(size=(num_envs, stages, *shape[1:], 2))
     threshold = jnp.full((num_envs, stages, *shape[1:3]), config.success_cap)
-    goal = Goal(jnp.asarray(subgoals, jnp.float32), seen, jnp.full(num_envs, stages), threshold)
+    goal = Goal(
+        jnp.asarray(subgoals, jnp.float32),
+        seen,
+        jnp.full(num_envs, stages),
+        threshold,
+        jnp.ones_like(threshold),
+    )
     start = jax.jit(jax.vmap(partial(start_stage, config=config)))(points, seen, goal)
     step = jax.jit(jax.vmap(partial(keypoint_reward, config=config)))
     return median_seconds(lambda: step(start, points, seen, goal))

@@ -5,8 +5,8 @@ Everything here is for one environment; `jax.vmap` makes it a batch.
 - The dense term compares the mean over entities and views with what it was when the stage began.
 - A stage is passed when every entity is within its θ_s in every view.
 - Passing a stage never lowers the reward: φ ≤ 1, and the next stage starts at k + 1 + φ ≥ k + 1.
-- The last subgoal is never over: as long as it is held k is M, but the dense term goes on drawing to
-the goal itself, where a threshold alone would leave the last millimetres unpaid.
+- The last subgoal is never over: while it is held k is M, but the dense term goes on drawing to the
+goal itself, where a threshold alone would leave the last millimetres unpaid.
 - It never reads the simulator's success flag.
 """
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from relam_jax.reward.distance import keypoint_distance
@@ -34,11 +35,20 @@ class RewardConfig:
     success_factor: float = 3.0
     """θ_s, the distance within which a subgoal counts as met, as a multiple of the plan's own error
     on clips never trained on, of that stage, view and entity."""
-    success_floor: float = 0.006
-    """Least θ_s, image sides."""
-    success_cap: float = 0.02
-    """Largest θ_s, image sides. More lets drawer_open's first stages pass beside the plan, and the
-    gripper then meets the handle from above."""
+    success_floor: float = 0.02
+    """Least θ_s, image sides: half of it costs drawer_open and door_open twice the env_steps."""
+    success_cap: float = 0.04
+    """Largest θ_s, image sides."""
+    effector: str = "gripper"
+    """The entity that is a means to an end: in the stages in which another entity is to move it
+    counts less (where the plan has both a little wrong, a drawer held back by a gripper that is
+    where it should be must still pay)."""
+    effector_weight: float = 0.25
+    """Its weight in the dense term in those stages; others have 1."""
+    effector_slack: float = 2.0
+    """Its θ_s is this many times larger in those stages."""
+    moves: float = 0.02
+    """An entity is to move in a stage if its anticipated motion is so large, image sides."""
     stage_bonus: float = 0.0
     """Paid once when a subgoal but the last is met (the step from k to k + 1 already pays for
     ever)."""
@@ -66,6 +76,8 @@ class Goal(NamedTuple):
     """M."""
     threshold: Float[Array, "S V E"]
     """θ_s, image sides."""
+    weight: Float[Array, "S V E"]
+    """of the distances in the dense term."""
 
 
 def success_threshold(error: Float[Array, "S V E"], config: RewardConfig) -> Float[Array, "S V E"]:
@@ -73,11 +85,24 @@ def success_threshold(error: Float[Array, "S V E"], config: RewardConfig) -> Flo
     return jnp.clip(config.success_factor * error, config.success_floor, config.success_cap)
 
 
-def _reduce(distance: Float[Array, "V E"], goal: Goal, how: str) -> Float[Array, ""]:
-    real = goal.valid.any(-1)
+def is_means(
+    start: Float[Array, "V E K 2"],
+    subgoals: Float[Array, "S V E K 2"],
+    effector: Bool[np.ndarray, " E"],
+    config: RewardConfig,
+) -> Bool[Array, "S 1 E"]:
+    """Whether the effector is a means to an end in a stage: another entity is to move."""
+    steps = jnp.diff(jnp.concatenate([start[None], subgoals]), axis=0)
+    moves = (jnp.linalg.norm(steps, axis=-1) >= config.moves).mean(-1) > 0.5
+    other = (moves & ~effector).any((1, 2), keepdims=True)
+    return other & effector
+
+
+def _reduce(distance: Float[Array, "V E"], stage: Array, goal: Goal, how: str) -> Float[Array, ""]:
+    weight = jnp.where(goal.valid.any(-1), goal.weight[_current(stage, goal)], 0.0)
     if how == "worst":
-        return jnp.where(real, distance, 0.0).max()
-    return jnp.where(real, distance, 0.0).sum() / jnp.maximum(real.sum(), 1)
+        return (weight * distance).max()
+    return (weight * distance).sum() / jnp.maximum(weight.sum(), 1e-6)
 
 
 def _current(stage: Int[Array, ""], goal: Goal) -> Int[Array, ""]:
@@ -94,7 +119,9 @@ def _enter(
 ) -> StageState:
     subgoal = goal.subgoals[_current(stage, goal)]
     distance = keypoint_distance(keypoints, visibility & goal.valid, subgoal, last)
-    return StageState(stage, distance, jnp.maximum(_reduce(distance, goal, config.dense), 1e-6))
+    return StageState(
+        stage, distance, jnp.maximum(_reduce(distance, stage, goal, config.dense), 1e-6)
+    )
 
 
 def start_stage(
@@ -126,7 +153,9 @@ def keypoint_reward(
     enter = _enter(state.stage + 1, keypoints, visibility, distance, goal, config)
     passed = met & (current < final)
     new = StageState(*(jnp.where(passed, a, b) for a, b in zip(enter, stay, strict=True)))
-    phi = SHAPING[config.form](_reduce(new.distance, goal, config.dense) / new.dense_start)
+    phi = SHAPING[config.form](
+        _reduce(new.distance, new.stage, goal, config.dense) / new.dense_start
+    )
     reward = (_current(new.stage, goal) + phi) / goal.num_stages
     bonus = config.stage_bonus * passed + config.final_bonus * (new.stage > final)
     return reward + bonus, new

@@ -7,7 +7,7 @@ observation they ended in is returned beside the new one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from relam_jax.reward.stage_machine import (
     Goal,
     RewardConfig,
     StageState,
+    is_means,
     keypoint_reward,
     start_stage,
     success_threshold,
@@ -62,7 +63,11 @@ def make_observe(
     max_stages: int, with_proprio: bool
 ) -> Callable[[StageState, Array, Array, Array, Goal], Float[Array, " D"]]:
     """One environment's observation: points, subgoal − points, visibility, stage,
-    (proprioception)."""
+    (proprioception).
+
+    The way to the subgoal is on a scale that is linear below 0.01 image sides and logarithmic
+    above, so that the last millimetres are seen as well as the direction from afar.
+    """
 
     def observe(
         state: StageState, keypoints: Array, visibility: Array, proprio: Array, goal: Goal
@@ -73,7 +78,7 @@ def make_observe(
         towards = jnp.where(seen, subgoal - keypoints, 0.0)
         parts = [
             2 * (points - 0.5).ravel(),
-            5 * towards.ravel(),
+            jnp.arcsinh(100 * towards).ravel() / 2,
             seen.ravel().astype(jnp.float32),
             jax.nn.one_hot(state.stage, max_stages + 1),
         ]
@@ -82,10 +87,20 @@ def make_observe(
     return observe
 
 
-def goal_of(plan: Plan, shaping: RewardConfig) -> Goal:
-    """A plan (a batch of them or one) as the reward needs it."""
+def goal_of(plan: Plan, entity_names: Sequence[str], shaping: RewardConfig) -> Goal:
+    """A batch of plans as the reward needs them."""
+    effector = np.array([name == shaping.effector for name in entity_names])
+    means = jax.vmap(partial(is_means, effector=effector, config=shaping))(
+        plan.start, plan.subgoals
+    )
     threshold = success_threshold(plan.error, shaping)
-    return Goal(plan.subgoals, plan.valid, plan.num_stages, threshold)
+    return Goal(
+        plan.subgoals,
+        plan.valid,
+        plan.num_stages,
+        jnp.where(means, shaping.effector_slack, 1.0) * threshold,
+        jnp.where(means, shaping.effector_weight, jnp.ones_like(threshold)),
+    )
 
 
 class GoalEnv:
@@ -133,7 +148,7 @@ class GoalEnv:
         self._begin, self._advance = begin, advance
         everywhere = np.ones(env.num_envs, bool)
         seen = _on_device(env.follow(np.asarray(plan.indices)))
-        goal = goal_of(plan, self.shaping)
+        goal = goal_of(plan, self.env.entity_names, self.shaping)
         n, v, e = plan.valid.shape[:3]
         blank = StageState(jnp.zeros(n, jnp.int32), jnp.zeros((n, v, e)), jnp.zeros(n))
         self.goal, self.stage, self.obs = begin((goal, blank), everywhere, goal, seen)
@@ -163,7 +178,7 @@ class GoalEnv:
         plan = self._plan(self.candidates)
         seen = _on_device(self.env.follow(np.asarray(plan.indices), mask))
         self.goal, self.stage, self.obs = self._begin(
-            (self.goal, self.stage), mask, goal_of(plan, self.shaping), seen
+            (self.goal, self.stage), mask, goal_of(plan, self.env.entity_names, self.shaping), seen
         )
         return self.obs
 

@@ -1,12 +1,14 @@
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from relam_jax.anticipation.dataset import build_examples
-from relam_jax.anticipation.model import ModelConfig
+from relam_jax.anticipation.model import AnticipationModel, ModelConfig, roll_out
 from relam_jax.anticipation.plan import (
     Anticipation,
+    as_tuples,
     load_anticipation,
     make_planner,
     save_anticipation,
@@ -17,7 +19,7 @@ from relam_jax.keypoints.selection import SelectionConfig
 from tests.keypoints.synthetic import record
 
 SELECTION, KEYFRAMES = SelectionConfig(num_keypoints=4), KeyframeConfig(tolerance=0.015)
-FIT = FitConfig(num_steps=600, eval_every=100, batch_size=8, num_points=3, rigid_noise=0.005)
+FIT = FitConfig(num_steps=600, eval_every=100, batch_size=8, num_points=3)
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +69,12 @@ def anticipation(examples, fitted):
         entity_names=examples.entity_names,
         num_stages=3,
         test_error=tuple(float(e) for e in fitted.error.free_running),
+        group_error=as_tuples(fitted.error.by_group.tolist()),
         params=fitted.params,
     )
 
 
-def test_planner_chooses_moving_points_and_reaches_the_end(anticipation, examples):
+def test_planner_chooses_moving_points_and_reaches_the_end(anticipation, examples, fitted):
     start = examples.points[:, 0].copy()
     seen = examples.visibility[:, 0].copy()
     seen[:, :, :, 10:] = False
@@ -79,6 +82,7 @@ def test_planner_chooses_moving_points_and_reaches_the_end(anticipation, example
     plan = make_planner(anticipation)(start, seen)
     assert plan.subgoals.shape == (16, 3, 2, 2, 4, 2) and plan.valid.all()
     assert (np.asarray(plan.indices) < 10).all() and (np.asarray(plan.num_stages) == 3).all()
+    np.testing.assert_allclose(plan.error, np.tile(fitted.error.by_group, (16, 1, 1, 1)), rtol=1e-5)
     true = np.take_along_axis(examples.points[:, -1], np.asarray(plan.indices)[..., None], axis=3)
     assert np.median(np.linalg.norm(plan.subgoals[:, -1] - true, axis=-1)) < 0.03
 
@@ -102,3 +106,23 @@ def test_missing_and_foreign_models_are_named(anticipation, tmp_path):
     config.write_text(config.read_text().replace('"width": 32', '"width": 48'))
     with pytest.raises(ValueError, match="train it again"):
         load_anticipation(tmp_path / "b")
+
+
+def test_points_that_go_out_of_sight_are_not_chosen():
+    """Half of an object's points vanish after the first frame, those on its left."""
+    records = []
+    for seed in range(16):
+        clip = record(seed)
+        object_slots = np.flatnonzero(clip.entity_id == 1)
+        x = clip.tracks[:, 0, object_slots, 0]
+        lost = np.zeros(clip.visibility.shape, bool)
+        lost[:, 1:, object_slots] = (x < np.median(x, axis=1, keepdims=True))[:, None]
+        records.append(dataclasses.replace(clip, visibility=clip.visibility & ~lost))
+    examples = build_examples(records, SELECTION, KEYFRAMES)
+    result = fit(examples, ModelConfig(width=32, num_layers=2), FIT)
+    held_out = split_clips(16, FIT).test
+    start, seen = (jnp.asarray(x[held_out]) for x in (examples.points[:, 0], examples.first_seen))
+    model = AnticipationModel(ModelConfig(width=32, num_layers=2))
+    in_sight = np.asarray(roll_out(model, result.params, start, seen, 3).in_sight) > 0
+    right = (in_sight == examples.visibility[held_out, 0])[seen]
+    assert right.mean() > 0.75

@@ -20,7 +20,8 @@ def demonstration():
     tracks = select(record(0), SelectionConfig(num_keypoints=4))
     frames = find_keyframes([tracks], KeyframeConfig()).frames[0]
     points, valid = jnp.asarray(tracks.points), jnp.asarray(tracks.visibility[0])
-    goal = Goal(points[frames], valid, jnp.asarray(len(frames)))
+    threshold = jnp.full((len(frames), *valid.shape[:2]), 0.02)
+    goal = Goal(points[frames], valid, jnp.asarray(len(frames)), threshold, 0 * threshold + 1)
     return points, jnp.asarray(tracks.visibility), goal
 
 

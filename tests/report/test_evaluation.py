@@ -84,7 +84,13 @@ def test_a_machine_without_renderer_gives_one_notice(tmp_path, monkeypatch, caps
     watch.follow(np.tile(np.arange(4), (2, 2, 2, 1)))
     watch.close()
     assert len(watch.states) == len(watch.images) == 3
-    goals = Goal(np.zeros((2, STAGES, 2, 2, 4, 2)), np.ones((2, 2, 2, 4), bool), np.full(2, 3))
+    goals = Goal(
+        np.zeros((2, STAGES, 2, 2, 4, 2)),
+        np.ones((2, 2, 2, 4), bool),
+        np.full(2, 3),
+        np.full((2, STAGES, 2, 2), 0.02),
+        np.ones((2, STAGES, 2, 2)),
+    )
     outcome = Outcome(None, 60, watch, goals)
     assert write_videos(tmp_path / "evaluation.json", TrainConfig(), outcome) == []
     assert capsys.readouterr().out.strip() == NO_RENDERER

@@ -8,10 +8,18 @@ from hypothesis import strategies as st
 from relam_jax.report.along import reward_along
 from relam_jax.reward.distance import keypoint_distance
 from relam_jax.reward.shaping import SHAPING
-from relam_jax.reward.stage_machine import Goal, RewardConfig, keypoint_reward, start_stage
+from relam_jax.reward.stage_machine import (
+    Goal,
+    RewardConfig,
+    is_means,
+    keypoint_reward,
+    start_stage,
+    success_threshold,
+)
 
 FORMS = tuple(SHAPING)
 V, E, K, S = 2, 2, 3, 4
+THETA = 0.02
 
 
 def straight_plan(stages=3):
@@ -23,7 +31,11 @@ def straight_plan(stages=3):
         0.2 * np.minimum(np.arange(1, S + 1), stages)[:, None, None, None, None] * np.array([1, 0])
     )
     goal = Goal(
-        jnp.asarray(start + moved, jnp.float32), jnp.ones((V, E, K), bool), jnp.int32(stages)
+        jnp.asarray(start + moved, jnp.float32),
+        jnp.ones((V, E, K), bool),
+        jnp.int32(stages),
+        jnp.full((S, V, E), THETA),
+        jnp.ones((S, V, E)),
     )
     return jnp.asarray(start), goal
 
@@ -67,11 +79,10 @@ def test_passing_a_stage_never_lowers_the_reward_and_progress_pays(form, dense):
 def test_hovering_before_or_oscillating_across_the_threshold_never_beats_going_on(form):
     start, goal = straight_plan()
     config, steps = RewardConfig(form=form), 60
-    theta = max(config.success_ratio * 0.2, config.success_floor)
-    towards = list(np.linspace(0, 0.2 - theta - 1e-3, 10))
-    hover = towards + [0.2 - theta - 1e-3] * (steps - 10)
-    oscillate = towards + [0.2 - theta + (1e-3 if t % 2 else -5e-3) for t in range(steps - 10)]
-    go_on = towards + list(np.linspace(0.2 - theta, 0.6, 30)) + [0.6] * (steps - 40)
+    towards = list(np.linspace(0, 0.2 - THETA - 1e-3, 10))
+    hover = towards + [0.2 - THETA - 1e-3] * (steps - 10)
+    oscillate = towards + [0.2 - THETA + (1e-3 if t % 2 else -5e-3) for t in range(steps - 10)]
+    go_on = towards + list(np.linspace(0.2 - THETA, 0.6, 30)) + [0.6] * (steps - 40)
     gained = {
         n: run(at(start, xs), goal, config)[0].sum()
         for n, xs in {"hover": hover, "oscillate": oscillate, "go_on": go_on}.items()
@@ -140,11 +151,45 @@ def test_padding_entities_do_not_count():
 
 
 def test_bonuses():
-    start, goal = straight_plan(stages=1)
+    start, goal = straight_plan(stages=2)
     config = RewardConfig(stage_bonus=0.5, final_bonus=2.0)
-    rewards, _ = run(at(start, [0.0, 0.19, 0.2, 0.2]), goal, config)
-    assert 1.5 < rewards[0] < 1 + 2.0 + 0.5 and rewards[1] > 1.0
-    np.testing.assert_allclose(rewards[2], 1 + 2.0, rtol=1e-5)
+    rewards, stages = run(at(start, [0.0, 0.2, 0.3, 0.4, 0.3]), goal, config)
+    assert stages.tolist() == [1, 1, 2, 1]
+    assert rewards[0] == pytest.approx(1 / 2 + SHAPING[config.form](1.0) / 2 + 0.5, abs=1e-5)
+    assert rewards[2] == pytest.approx(1 + 2.0, abs=1e-5), "the last subgoal is held"
+    assert rewards[3] < 1, "and lost again"
+
+
+def test_the_last_subgoal_draws_on_inside_its_threshold_and_is_lost_outside():
+    start, goal = straight_plan(stages=1)
+    rewards, stages = run(at(start, [0.0, 0.19, 0.195, 0.2, 0.1]), goal, RewardConfig())
+    assert stages.tolist() == [1, 1, 1, 0]
+    assert rewards[0] < rewards[1] < rewards[2] == pytest.approx(1.0)
+
+
+def test_the_effector_is_a_means_where_another_entity_is_to_move():
+    start = jnp.full((V, E, K, 2), 0.2)
+    step = jnp.array([[0.1, 0.0], [0.1, 0.05], [0.0, 0.05]])  # of (gripper, object) a stage
+    subgoals = start + jnp.cumsum(step, axis=0)[:, None, :, None, None]
+    means = is_means(start, subgoals, np.array([True, False]), RewardConfig())
+    assert means[:, 0].tolist() == [[False, False], [True, False], [True, False]]
+
+
+def test_weights_count_in_the_dense_term():
+    start, goal = straight_plan(stages=1)
+    only_object = start.at[:, 1].add(jnp.array([0.2, 0.0]))
+    plain = run([start, only_object], goal, RewardConfig(form="linear"))[0][0]
+    weighted = goal._replace(weight=goal.weight.at[:, :, 0].set(0.25))
+    assert plain == pytest.approx(0.5, abs=1e-5)
+    paid = run([start, only_object], weighted, RewardConfig(form="linear"))[0][0]
+    assert paid == pytest.approx(0.8, abs=1e-5)
+
+
+def test_threshold_follows_the_error_of_the_plan():
+    config = RewardConfig(success_factor=3.0, success_floor=0.01, success_cap=0.03)
+    error = jnp.array([0.0, 0.005, 0.1]).reshape(3, 1, 1)
+    threshold = success_threshold(error, config).ravel()
+    np.testing.assert_allclose(threshold, [0.01, 0.015, 0.03], rtol=1e-6)
 
 
 def test_batch_is_one_trace():

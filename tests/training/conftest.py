@@ -15,7 +15,7 @@ def anticipation() -> Anticipation:
     model = ModelConfig(width=16, num_heads=2, num_layers=1)
     shape = (1, 2, 2, 2, 4)
     params = AnticipationModel(model).init(
-        jax.random.key(0), jnp.zeros((*shape, 2)), jnp.ones(shape, bool)
+        jax.random.key(0), jnp.zeros((*shape, 2)), jnp.ones(shape, bool), jnp.zeros((1, 24))
     )
     # untrained, but with subgoals away from the start
     noise = jax.random.split(jax.random.key(1), len(jax.tree.leaves(params)))
@@ -30,6 +30,7 @@ def anticipation() -> Anticipation:
         entity_names=("gripper", "object"),
         num_stages=2,
         test_error=(0.01, 0.01),
+        group_error=(((0.01, 0.01), (0.01, 0.01)),) * 2,
         params=jax.tree.unflatten(structure, leaves),
     )
 

@@ -32,8 +32,9 @@ class SACConfig:
     """Transitions a grad_step."""
     learning_rate: float = 3e-4
     """Adam, for actor, critics and temperature."""
-    gamma: float = 0.97
-    """Discount an agent step."""
+    gamma: float = 0.9
+    """Discount an agent step. The reward is dense: a short horizon makes the next centimetres stand
+    out from the errors of the critics (0.97: door_open stops half-way)."""
     tau: float = 0.005
     """Share of the new parameters in the targets, a grad_step."""
     target_entropy: float = -1.0

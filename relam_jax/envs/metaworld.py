@@ -18,7 +18,7 @@ from relam_jax.envs.projected import FollowedPoints, hidden, image_points
 from relam_jax.envs.protocol import Candidates, EnvState
 from relam_jax.envs.rendering import SceneRenderer
 from relam_jax.envs.scene import camera_pose
-from relam_jax.envs.scripted import entity_bodies, initial_states
+from relam_jax.envs.scripted import entity_bodies, initial_states, scripted_expert
 from relam_jax.envs.simulator import mujoco
 from relam_jax.envs.stepper import OBS_DIM, PROPRIO_DIM, STATE, Stepper, Template
 from relam_jax.envs.tasks import TaskSpec
@@ -238,6 +238,11 @@ class MetaWorldEnv:
                 model, data, self.cameras, self._entities, self.num_candidates, rng
             )
         return [self._found[index] for index in self._init_state.tolist()]
+
+    def scripted_actions(self) -> Float[np.ndarray, "N A"]:
+        """See `BatchedEnv.scripted_actions`: Meta-World's own expert."""
+        act = scripted_expert(self.spec.env_id)
+        return np.stack([act(s.obs) for s in self._steppers]).astype(np.float32)
 
     # ---------------------------------------------------------------- pictures
 

@@ -87,6 +87,10 @@ class BatchedEnv(Protocol):
         """
         ...
 
+    def scripted_actions(self) -> Float[np.ndarray, "N A"]:
+        """What a scripted expert would do now. It reads simulator state: for checks only."""
+        ...
+
     def render(self, index: int, view: int) -> np.ndarray | None:
         """(H, W, 3) uint8 image of one environment, or None where no renderer works."""
         ...

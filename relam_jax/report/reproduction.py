@@ -90,7 +90,7 @@ def _suites() -> dict[str, tuple[Cell, ...]]:
         "main": [c for pair in zip(three, pixels, strict=True) for c in pair],
         "observation": [replace(cell, **variant) for variant in variants for cell in three],
         "baselines": [replace(c, reward=r) for r in ("dense", "sparse", "final") for c in three],
-        "ten": [Cell(task, 200_000, num_seeds=3) for task in TEN],
+        "ten": [Cell(task, 100_000, num_seeds=3) for task in TEN],
     }
     return {name: tuple(cells) for name, cells in suites.items()}
 

@@ -185,3 +185,12 @@ def test_rendering_does_not_change_the_simulation():
     assert_equal(roll(env, 3), roll(twin, 3))
     env.close()
     twin.close()
+
+
+def test_scripted_actions_solve_the_task():
+    env = make(2, action_repeat=1, episode_length=120)
+    start(env)
+    success = np.zeros(2, bool)
+    for _ in range(120):
+        success |= env.step(env.scripted_actions()).success
+    assert success.all()

@@ -1,6 +1,8 @@
 """A real checkpoint, evaluated and reported as the command lines do it."""
 
 import json
+import subprocess
+import sys
 
 import av
 import jax
@@ -102,3 +104,15 @@ def test_what_cannot_be_evaluated_is_one_sentence(trained, run):
         evaluate_run(trained, 0, False, None)
     with pytest.raises(ValueError, match="no checkpoint in"):
         evaluate_run(run, 1, False, None)
+
+
+def test_check_plan_prints_a_row_a_subgoal_and_refuses_what_is_no_run(trained, tmp_path):
+    script = [sys.executable, "experiments/check_plan.py", "--episodes", "2", "--env_steps", "9"]
+    done = subprocess.run([*script, "--run", str(trained)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    header, *rows = done.stdout.splitlines()
+    assert header.split("  ")[0] == "subgoal" and len(rows) == STAGES
+    nearest = np.array([row.split()[2:] for row in rows], float)
+    assert nearest.shape == (STAGES, 4) and (nearest > 0).all() and (nearest < 1).all()
+    failed = subprocess.run([*script, "--run", str(tmp_path)], capture_output=True, text=True)
+    assert failed.returncode == 2 and "Traceback" not in failed.stderr

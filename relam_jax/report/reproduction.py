@@ -24,7 +24,7 @@ from relam_jax.report.statistics import success_interval
 from relam_jax.report.svg import INK, SIZE, panel, run_colour, to_svg
 from relam_jax.training.provenance import read_provenance
 
-BUDGETS = {"drawer_open": 60_000, "door_open": 100_000, "button_press": 60_000}
+BUDGETS = {"drawer_open": 40_000, "door_open": 100_000, "button_press": 40_000}
 """env_steps a seed of the three tasks that everything is compared on."""
 TEN = (
     *("window_open", "window_close", "drawer_close", "door_close", "button_press_wall"),

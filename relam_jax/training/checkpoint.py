@@ -112,7 +112,7 @@ class Checkpoints:
 
 
 def load_actor(run: Path) -> tuple[Any, int]:
-    """The actors' parameters (leading axis: seeds) in a run's newest checkpoint, and its env_steps.
+    """The averaged actors' parameters (leading axis: seeds) in a run's newest checkpoint, and its env_steps.
 
     Raises:
         ValueError: the run has no checkpoint.
@@ -131,4 +131,4 @@ def load_actor(run: Path) -> tuple[Any, int]:
         step, args=ocp.args.Composite(state=ocp.args.StandardRestore())
     )
     checkpoints.close()
-    return jax.tree.map(jnp.asarray, stored["state"]["learner"]["actor"]), step
+    return jax.tree.map(jnp.asarray, stored["state"]["learner"]["average_actor"]), step

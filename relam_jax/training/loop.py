@@ -185,7 +185,7 @@ def train(
         began = time.monotonic()
         result = evaluate(
             eval_env,
-            lambda obs: mode(learner.actor, obs),
+            lambda obs: mode(learner.average_actor, obs),
             config.num_seeds,
             config.episode_length // config.action_repeat,
         )

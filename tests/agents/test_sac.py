@@ -36,7 +36,8 @@ def bandit(best, size=4096):
 def test_the_policy_finds_the_best_action(best):
     config = SACConfig(widths=(32, 32), learning_rate=3e-3, batch_size=128)
     agent, learner, _ = learn(config, bandit(best))
-    assert float(agent.mode(learner.actor, jnp.zeros(2))[0]) == pytest.approx(best, abs=0.1)
+    for actor in (learner.actor, learner.average_actor):
+        assert float(agent.mode(actor, jnp.zeros(2))[0]) == pytest.approx(best, abs=0.1)
 
 
 @pytest.mark.parametrize("discount,value", [(1.0, 10.0), (0.0, 1.0)])

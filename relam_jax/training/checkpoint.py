@@ -112,7 +112,8 @@ class Checkpoints:
 
 
 def load_actor(run: Path) -> tuple[Any, int]:
-    """The averaged actors' parameters (leading axis: seeds) in a run's newest checkpoint, and its env_steps.
+    """The averaged actors' parameters (leading axis: seeds) in a run's newest checkpoint, and its
+    env_steps.
 
     Raises:
         ValueError: the run has no checkpoint.

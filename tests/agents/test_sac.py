@@ -36,8 +36,16 @@ def bandit(best, size=4096):
 def test_the_policy_finds_the_best_action(best):
     config = SACConfig(widths=(32, 32), learning_rate=3e-3, batch_size=128)
     agent, learner, _ = learn(config, bandit(best))
-    for actor in (learner.actor, learner.average_actor):
-        assert float(agent.mode(actor, jnp.zeros(2))[0]) == pytest.approx(best, abs=0.1)
+    assert float(agent.mode(learner.actor, jnp.zeros(2))[0]) == pytest.approx(best, abs=0.1)
+
+
+def test_the_averaged_actor_follows_the_actor():
+    gaps = []
+    for rate in (0.0, 0.5, 1.0):
+        _, learner, _ = learn(SACConfig(widths=(8, 8), average_rate=rate), bandit(0.3))
+        pairs = zip(*map(jax.tree.leaves, (learner.average_actor, learner.actor)), strict=True)
+        gaps.append(sum(float(jnp.abs(a - b).sum()) for a, b in pairs))
+    assert gaps[0] > gaps[1] > gaps[2] == 0
 
 
 @pytest.mark.parametrize("discount,value", [(1.0, 10.0), (0.0, 1.0)])

@@ -19,7 +19,7 @@ setup: ## virtual environment and pinned wheels; EXTRAS=tensorflow,torch,maniski
 
 demo: setup ## videos → keypoints → anticipation model → policy → runs/demo/report.html
 	$(PY) -m preprocess_torch --data videos/drawer_open --out data/drawer_open
-	$(PY) experiments/train.py --task drawer_open --out runs/demo --resume $(DEMO_ARGS)
+	$(PY) experiments/train.py --task drawer_open --out runs/demo --total_env_steps 40000 --resume $(DEMO_ARGS)
 	$(PY) experiments/evaluate.py --run runs/demo
 	$(PY) experiments/report.py runs/demo
 	@echo "open runs/demo/report.html"

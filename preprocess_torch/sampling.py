@@ -32,4 +32,4 @@ def sample_queries(
         blockSize=5,
     )
     chosen = np.zeros((0, 2)) if corners is None else corners.reshape(-1, 2).round()
-    return (spread_pixels(inner, count, rng, chosen) + 0.5).astype(np.float32)
+    return (spread_pixels(inner, count, rng, chosen, 4 * count) + 0.5).astype(np.float32)

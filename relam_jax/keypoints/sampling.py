@@ -27,13 +27,16 @@ def spread_pixels(
     count: int,
     rng: np.random.Generator,
     chosen: Float[np.ndarray, "m 2"] | None = None,
+    pool: int = 256,
 ) -> Float[np.ndarray, "n 2"]:
-    """Add to the `chosen` (x, y) the farthest among random pixels of the mask until there are
-    `count`, or no pixel is left. The pixels are random so that clips that start alike (a robot's
-    home pose) do not all show the same few to what learns from them."""
+    """Add to the `chosen` (x, y) the farthest among `pool` random pixels of the mask.
+
+    Stops at `count` or where no pixel is left. The pixels are random so that clips that start alike
+    (a robot's home pose) do not all show the same few to what learns from them.
+    """
     rows, columns = np.nonzero(mask)
     pixels = np.stack([columns, rows], axis=-1).astype(np.float64)
-    pixels = rng.permutation(pixels)[: max(256, 4 * count)]
+    pixels = rng.permutation(pixels)[:pool]
     chosen = np.zeros((0, 2)) if chosen is None else chosen
     if len(pixels) == 0:
         return chosen[:count]

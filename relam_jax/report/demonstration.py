@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
@@ -178,9 +179,9 @@ def anticipation_section(demos: Demonstrations, fit: FitConfig) -> dict[str, Any
     error = plan_error(model, params, examples, held_out)
     clip, stages = held_out[0], int(examples.num_stages[held_out[0]])
     points, seen = examples.points[clip], examples.visibility[clip]
-    plan, _ = jax.jit(roll_out, static_argnums=(0, 4))(
-        model, params, points[None, 0], seen[None, 0], stages
-    )
+    plan = jax.jit(roll_out, static_argnums=(0, 4))(
+        model, params, jnp.asarray(points[None, 0]), examples.first_seen[None, clip], stages
+    ).subgoals
     few = _few(demos, int(clip))
     pictures = []
     for v, view in enumerate(record.view_names):

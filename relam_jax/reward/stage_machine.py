@@ -80,7 +80,9 @@ class Goal(NamedTuple):
     """of the distances in the dense term."""
 
 
-def success_threshold(error: Float[Array, "S V E"], config: RewardConfig) -> Float[Array, "S V E"]:
+def success_threshold(
+    error: Float[Array, "*B S V E"], config: RewardConfig
+) -> Float[Array, "*B S V E"]:
     """θ_s from the plan's own error on clips never trained on, both in image sides."""
     return jnp.clip(config.success_factor * error, config.success_floor, config.success_cap)
 

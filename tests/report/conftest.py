@@ -46,7 +46,7 @@ def model(tmp_path_factory):
     config = ModelConfig(width=16, num_heads=2, num_layers=1)
     shape = (1, 2, 2, 2, 4)
     params = jax.jit(AnticipationModel(config).init)(
-        jax.random.key(0), jnp.zeros((*shape, 2)), jnp.ones(shape, bool)
+        jax.random.key(0), jnp.zeros((*shape, 2)), jnp.ones(shape, bool), jnp.zeros((1, 24))
     )
     anticipation = Anticipation(
         model=config,
@@ -57,6 +57,7 @@ def model(tmp_path_factory):
         entity_names=("gripper", "object"),
         num_stages=STAGES,
         test_error=(0.1,) * STAGES,
+        group_error=(((0.1, 0.1), (0.1, 0.1)),) * STAGES,
         params=params,
     )
     folder = tmp_path_factory.mktemp("anticipation")

@@ -155,7 +155,7 @@ def test_bonuses():
     config = RewardConfig(stage_bonus=0.5, final_bonus=2.0)
     rewards, stages = run(at(start, [0.0, 0.2, 0.3, 0.4, 0.3]), goal, config)
     assert stages.tolist() == [1, 1, 2, 1]
-    assert rewards[0] == pytest.approx(1 / 2 + SHAPING[config.form](1.0) / 2 + 0.5, abs=1e-5)
+    assert rewards[0] == pytest.approx(1 / 2 + float(SHAPING[config.form](1.0)) / 2 + 0.5, abs=1e-5)
     assert rewards[2] == pytest.approx(1 + 2.0, abs=1e-5), "the last subgoal is held"
     assert rewards[3] < 1, "and lost again"
 

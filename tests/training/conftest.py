@@ -12,10 +12,15 @@ from relam_jax.keypoints.selection import SelectionConfig
 
 @pytest.fixture(scope="session")
 def anticipation() -> Anticipation:
+    return untrained(("cam0", "cam1"))
+
+
+def untrained(view_names: tuple[str, ...]) -> Anticipation:
     model = ModelConfig(width=16, num_heads=2, num_layers=1)
-    shape = (1, 2, 2, 2, 4)
+    views = len(view_names)
+    shape = (1, 2, views, 2, 4)
     params = AnticipationModel(model).init(
-        jax.random.key(0), jnp.zeros((*shape, 2)), jnp.ones(shape, bool), jnp.zeros((1, 24))
+        jax.random.key(0), jnp.zeros((*shape, 2)), jnp.ones(shape, bool), jnp.zeros((1, 12 * views))
     )
     # untrained, but with subgoals away from the start
     noise = jax.random.split(jax.random.key(1), len(jax.tree.leaves(params)))
@@ -26,11 +31,11 @@ def anticipation() -> Anticipation:
         selection=SelectionConfig(num_keypoints=4),
         keyframes=KeyframeConfig(),
         task="drawer_open",
-        view_names=("cam0", "cam1"),
+        view_names=view_names,
         entity_names=("gripper", "object"),
         num_stages=2,
         test_error=(0.01, 0.01),
-        group_error=(((0.01, 0.01), (0.01, 0.01)),) * 2,
+        group_error=(((0.01, 0.01),) * views,) * 2,
         params=jax.tree.unflatten(structure, leaves),
     )
 

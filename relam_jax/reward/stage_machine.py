@@ -32,12 +32,12 @@ class RewardConfig:
     dense: Literal["mean", "worst"] = "mean"
     """How the distances of entities and views make the dense term's d (the gate always takes the
     worst)."""
-    success_factor: float = 4.0
+    success_factor: float = 3.0
     """θ_s, the distance within which a subgoal counts as met, as a multiple of the plan's own error
     on clips never trained on, of that stage, view and entity."""
     success_floor: float = 0.02
     """Least θ_s, image sides: half of it costs drawer_open and door_open twice the env_steps."""
-    success_cap: float = 0.05
+    success_cap: float = 0.04
     """Largest θ_s, image sides."""
     effector: str = "gripper"
     """The entity that is a means to an end: in the stages in which another entity is to move it

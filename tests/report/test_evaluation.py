@@ -113,6 +113,6 @@ def test_check_plan_prints_a_row_a_subgoal_and_refuses_what_is_no_run(trained, t
     header, *rows = done.stdout.splitlines()
     assert header.split("  ")[0] == "subgoal" and len(rows) == STAGES
     nearest = np.array([row.split()[2:] for row in rows], float)
-    assert nearest.shape == (STAGES, 4) and (nearest > 0).all() and (nearest < 1).all()
+    assert nearest.shape == (STAGES, 4) and (nearest >= 0).all() and (nearest < 1).all()
     failed = subprocess.run([*script, "--run", str(tmp_path)], capture_output=True, text=True)
     assert failed.returncode == 2 and "Traceback" not in failed.stderr

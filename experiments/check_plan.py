@@ -34,7 +34,10 @@ class Args:
 def check(args: Args) -> tuple[Float[np.ndarray, "N S"], Float[np.ndarray, "N S V E"]]:
     """Of the moment when the expert was nearest to each subgoal: the worst distance of a view and
     entity as a share of its θ_s, and all distances, image sides."""
+    import jax
+
     from relam_jax.report.run_folder import read_config, run_anticipation
+    from relam_jax.reward.distance import keypoint_distance
     from relam_jax.training.loop import make_goal_env
 
     config = read_config(args.run)
@@ -43,20 +46,22 @@ def check(args: Args) -> tuple[Float[np.ndarray, "N S"], Float[np.ndarray, "N S 
     env = make_goal_env(config, anticipation, args.episodes, "eval")
     env.reset(init_states=np.arange(args.episodes) % env.env.num_init_states)
     goal, simulator = env.goal, env.env
-    subgoals, threshold = np.asarray(goal.subgoals), np.asarray(goal.threshold)
+    to_each = jax.jit(jax.vmap(jax.vmap(keypoint_distance, in_axes=(None, None, 0, 0))))
+    valid, threshold = np.asarray(goal.valid), np.asarray(goal.threshold)
     share, nearest = np.full(threshold.shape[:-2], np.inf), np.zeros(threshold.shape)
+    distance = nearest
     for _ in range(args.env_steps):
         seen = simulator.step(simulator.scripted_actions())
-        weight = (seen.visibility & np.asarray(goal.valid))[:, None]
-        gap = np.linalg.norm(seen.keypoints[:, None] - subgoals, axis=-1) * weight
-        distance = gap.sum(-1) / np.maximum(weight.sum(-1), 1)
+        distance = np.asarray(
+            to_each(seen.keypoints, seen.visibility & valid, goal.subgoals, distance)
+        )
         worst = (distance / threshold).max((2, 3))
         nearest = np.where((worst < share)[..., None, None], distance, nearest)
         share = np.minimum(share, worst)
     simulator.close()
     names = [f"{v} {e}" for v in simulator.view_names for e in simulator.entity_names]
     print("subgoal  met by the expert  " + "  ".join(f"{n:>14}" for n in names))
-    for s, cells in enumerate(np.median(nearest, axis=0).reshape(subgoals.shape[1], -1)):
+    for s, cells in enumerate(np.median(nearest, axis=0).reshape(threshold.shape[1], -1)):
         print(
             f"{s + 1:7}  {np.mean(share[:, s] <= 1):17.0%}  "
             + "  ".join(f"{c:14.4f}" for c in cells)

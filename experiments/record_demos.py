@@ -121,7 +121,7 @@ def write_masks(path: Path, surface: Surface, entities: list[tuple[int, ...]]) -
 def true_geometry(
     env: Any,
     episode: Episode,
-    cameras: tuple[CameraPose, ...],
+    camera: CameraPose,
     view: int,
     first: Surface,
     renderer: SceneRenderer,
@@ -141,7 +141,7 @@ def true_geometry(
         xpos=np.stack(xpos),
         xmat=np.stack(xmat),
         depth=np.stack(depth),
-        camera=cameras[view],
+        camera=camera,
     )
 
 
@@ -162,7 +162,7 @@ def write_episode(
         surface = cast(env.model, env.data, camera, pixel_centres(args.size))
         write_masks(out / f"{name}.masks.png", surface, entities)
         if args.truth:
-            truth = true_geometry(env, episode, cameras, view, surface, renderer)
+            truth = true_geometry(env, episode, camera, view, surface, renderer)
             truth.save(out / f"{name}.truth.npz")
         frames = (renderer.render(env.model, state, view) for state in episode.states)
         fps = env.metadata["render_fps"]

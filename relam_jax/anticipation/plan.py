@@ -15,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import Array, Bool, Float, Int
 
-from relam_jax.anticipation.model import AnticipationModel, ModelConfig, roll_out
+from relam_jax.anticipation.model import AnticipationModel, ModelConfig, pose_summary, roll_out
 from relam_jax.keypoints.keyframes import KeyframeConfig
 from relam_jax.keypoints.selection import SelectionConfig, choose, motion_range
 from relam_jax.keypoints.tfrecord import write_atomic
@@ -97,13 +97,11 @@ def load_anticipation(path: Path) -> Anticipation:
         for name in ("view_names", "entity_names", "test_error"):
             config[name] = tuple(config[name])
         config["group_error"] = as_tuples(config["group_error"])
-        shapes = jax.eval_shape(
-            AnticipationModel(config["model"]).init,
-            jax.random.key(0),
-            jnp.zeros((1, 1, len(config["view_names"]), len(config["entity_names"]), 1, 2)),
-            jnp.ones((1, 1, len(config["view_names"]), len(config["entity_names"]), 1), bool),
-            jnp.zeros((1, 6 * len(config["view_names"]) * len(config["entity_names"]))),
-        )
+        shape = (1, 1, len(config["view_names"]), len(config["entity_names"]), 1)
+        points, seen = jnp.zeros((*shape, 2)), jnp.ones(shape, bool)
+        pose = pose_summary(points[:, 0], seen[:, 0])
+        init = AnticipationModel(config["model"]).init
+        shapes = jax.eval_shape(init, jax.random.key(0), points, seen, pose)
         with ocp.StandardCheckpointer() as checkpointer:
             params = checkpointer.restore(path / "params", shapes)
         return Anticipation(params=params, **config)
@@ -146,8 +144,7 @@ def make_planner(
         eligible = jnp.where(entity_seen, in_sight, visibility)
         indices, valid = jax.vmap(choose_one)(points, eligible, subgoals)
         chosen = jnp.take_along_axis(subgoals, indices[:, None, ..., None], axis=5 - 1)
-        errors = jnp.nan_to_num(error[row])
         start = jnp.take_along_axis(points, indices[..., None], axis=3)
-        return Plan(indices, valid, start, chosen, last + 1, errors)
+        return Plan(indices, valid, start, chosen, last + 1, error[row])
 
     return plan

@@ -109,7 +109,8 @@ def anticipation_loss(
     bce = optax.sigmoid_binary_cross_entropy(out.stop, is_last.astype(jnp.float32))
     stop_loss = (bce * real_stage).sum() / real_stage.sum()
     bce = optax.sigmoid_binary_cross_entropy(out.in_sight, visibility[:, 0] * 1.0)
-    any_kind = first_seen & (jnp.arange(first_seen.shape[-1]) >= config.num_points)
+    slot = jnp.arange(first_seen.shape[-1])
+    any_kind = first_seen & (slot >= len(slot) - config.num_sight_points)
     sight_loss = (bce * any_kind).sum() / jnp.maximum(any_kind.sum(), 1)
     info = {"huber": huber, "stop": stop_loss, "sight": sight_loss}
     return huber + 0.1 * (stop_loss + sight_loss), info

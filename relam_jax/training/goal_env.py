@@ -116,7 +116,7 @@ class GoalEnv:
         reward: str = "relam",
         observation: str = "keypoints+proprio",
     ) -> None:
-        self.env, self.planner, self.shaping, self.reward_source = env, planner, shaping, reward
+        self.env, self.planner, self.reward_source = env, planner, reward
         self.candidates = env.reset()
         plan = self._plan(self.candidates)
         self.max_stages = plan.subgoals.shape[1]
@@ -124,8 +124,9 @@ class GoalEnv:
 
         @jax.jit
         def begin(
-            old: tuple[Goal, StageState], mask: Array, goal: Goal, seen: Seen
+            old: tuple[Goal, StageState], mask: Array, plan: Plan, seen: Seen
         ) -> tuple[Goal, StageState, Array]:
+            goal = goal_of(plan, env.entity_names, shaping)
             fresh = jax.vmap(partial(start_stage, config=shaping))(
                 seen.keypoints, seen.visibility, goal
             )
@@ -148,10 +149,10 @@ class GoalEnv:
         self._begin, self._advance = begin, advance
         everywhere = np.ones(env.num_envs, bool)
         seen = _on_device(env.follow(np.asarray(plan.indices)))
-        goal = goal_of(plan, self.env.entity_names, self.shaping)
+        goal = goal_of(plan, env.entity_names, shaping)
         n, v, e = plan.valid.shape[:3]
         blank = StageState(jnp.zeros(n, jnp.int32), jnp.zeros((n, v, e)), jnp.zeros(n))
-        self.goal, self.stage, self.obs = begin((goal, blank), everywhere, goal, seen)
+        self.goal, self.stage, self.obs = begin((goal, blank), everywhere, plan, seen)
         self.obs_dim, self.action_dim = self.obs.shape[1], env.action_dim
 
     @property
@@ -177,9 +178,7 @@ class GoalEnv:
         self.candidates = self.env.reset(mask, init_states)
         plan = self._plan(self.candidates)
         seen = _on_device(self.env.follow(np.asarray(plan.indices), mask))
-        self.goal, self.stage, self.obs = self._begin(
-            (self.goal, self.stage), mask, goal_of(plan, self.env.entity_names, self.shaping), seen
-        )
+        self.goal, self.stage, self.obs = self._begin((self.goal, self.stage), mask, plan, seen)
         return self.obs
 
     def step(self, action: Float[np.ndarray, "N A"]) -> Step:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tqdm import trange
 
 from relam_jax.anticipation.dataset import PlanExamples
@@ -71,7 +71,8 @@ def split_clips(num_clips: int, config: FitConfig) -> Split:
 
 
 class PlanError(NamedTuple):
-    """Median over points and clips of the distance to the true keyframe, image sides, a stage."""
+    """Median over points and clips of the distance to the true keyframe (at its `nearest_moment`),
+    image sides, a stage."""
 
     free_running: Float[np.ndarray, " S"]
     teacher_forced: Float[np.ndarray, " S"]
@@ -82,11 +83,26 @@ class PlanError(NamedTuple):
     """share of the stages whose stop logit has the right sign."""
 
 
+def nearest_moment(
+    subgoals: Float[Array, "B S V E P 2"],
+    around: Float[Array, "B S W V E P 2"],
+    weight: Bool[Array, "B S V E P"],
+) -> Float[Array, "B S V E P 2"]:
+    """The true points at that one of the W moments at which they are nearest to the subgoal: when
+    a clip comes by matters less than where."""
+    gap = jnp.linalg.norm(jax.lax.stop_gradient(subgoals)[:, :, None] - around, axis=-1)
+    weight = weight[:, :, None]
+    group = (gap * weight).sum(-1) / jnp.maximum(weight.sum(-1), 1)
+    best = group.sum((-2, -1)).argmin(-1)
+    return jnp.take_along_axis(around, best[:, :, None, None, None, None, None], axis=2)[:, :, 0]
+
+
 def anticipation_loss(
     model: AnticipationModel,
     params: Any,
-    points: Float[Array, "B S1 V E P 2"],
-    visibility: Array,
+    start: Float[Array, "B V E P 2"],
+    around: Float[Array, "B S W V E P 2"],
+    visibility: Bool[Array, "B S1 V E P"],
     first_seen: Bool[Array, "B V E P"],
     pose: Float[Array, "B F"],
     num_stages: Array,
@@ -95,17 +111,19 @@ def anticipation_loss(
 ) -> tuple[Array, dict[str, Array]]:
     """Visibility-weighted Huber on the anticipated keyframes, each from the model's own previous
     one (so that errors are not left to compound), plus the losses of the two logits."""
-    noise = config.point_noise * jax.random.normal(key, points[:, 0].shape)
-    out = roll_out(model, params, points[:, 0] + noise, first_seen, points.shape[1] - 1, pose)
-    distance = (out.subgoals - noise[:, None] - points[:, 1:]) / config.huber_delta
-    real_stage = jnp.arange(points.shape[1] - 1) < num_stages[:, None]
-    weight = (visibility[:, :1] & visibility[:, 1:]) * real_stage[..., None, None, None]
+    stages = around.shape[1]
+    noise = config.point_noise * jax.random.normal(key, start.shape)
+    out = roll_out(model, params, start + noise, first_seen, stages, pose)
+    real_stage = jnp.arange(stages) < num_stages[:, None]
+    weight = visibility[:, :1] & visibility[:, 1:] & real_stage[..., None, None, None]
+    subgoals = out.subgoals - noise[:, None]
+    distance = (subgoals - nearest_moment(subgoals, around, weight)) / config.huber_delta
     huber = optax.huber_loss(distance).sum(-1)
     # every entity and view counts alike, however many of its points are seen
     group = (huber * weight).sum(-1) / jnp.maximum(weight.sum(-1), 1)
     group_real = weight.any(-1)
     huber = (group * group_real).sum() / jnp.maximum(group_real.sum(), 1)
-    is_last = jnp.arange(points.shape[1] - 1) == num_stages[:, None] - 1
+    is_last = jnp.arange(stages) == num_stages[:, None] - 1
     bce = optax.sigmoid_binary_cross_entropy(out.stop, is_last.astype(jnp.float32))
     stop_loss = (bce * real_stage).sum() / real_stage.sum()
     bce = optax.sigmoid_binary_cross_entropy(out.in_sight, visibility[:, 0] * 1.0)
@@ -116,31 +134,48 @@ def anticipation_loss(
     return huber + 0.1 * (stop_loss + sight_loss), info
 
 
+def free_gap(
+    model: AnticipationModel,
+    params: Any,
+    start: Float[Array, "B V E C 2"],
+    around: Float[Array, "B S W V E C 2"],
+    visibility: Bool[Array, "B S1 V E C"],
+    first_seen: Bool[Array, "B V E C"],
+    num_stages: Int[Array, " B"],
+) -> tuple[Float[Array, "B S V E C"], Bool[Array, "B S V E C"]]:
+    """Distance of the model's own roll-out to the true points, image sides, and where it counts."""
+    stages = around.shape[1]
+    subgoals = roll_out(model, params, start, first_seen, stages).subgoals
+    real_stage = jnp.arange(stages) < num_stages[:, None]
+    weight = visibility[:, :1] & visibility[:, 1:] & real_stage[..., None, None, None]
+    return jnp.linalg.norm(subgoals - nearest_moment(subgoals, around, weight), axis=-1), weight
+
+
 def plan_error(
     model: AnticipationModel, params: Any, examples: PlanExamples, clips: np.ndarray
 ) -> PlanError:
     """How far the anticipated keyframes lie from the true ones, over all well-seen candidates of
     `clips`."""
-    points, seen = jnp.asarray(examples.points[clips]), jnp.asarray(examples.visibility[clips])
-    first_seen, stages = jnp.asarray(examples.first_seen[clips]), points.shape[1] - 1
-    free = jax.jit(partial(roll_out, model, num_stages=stages))(
-        params, points[:, 0], first_seen
-    ).subgoals
+    arrays = (examples.points, examples.around, examples.visibility, examples.first_seen)
+    points, around, seen, first_seen = (jnp.asarray(x[clips]) for x in arrays)
+    num_stages = examples.num_stages[clips]
+    gap, weight = jax.jit(partial(free_gap, model))(
+        params, points[:, 0], around, seen, first_seen, jnp.asarray(num_stages)
+    )
     context = seen[:, :-1].at[:, 0].set(first_seen)
     pose = pose_summary(points[:, 0], first_seen)
     out = jax.jit(model.apply)(params, points[:, :-1], context, pose)
-    points, seen = np.asarray(points), np.asarray(seen)
-    weight = seen[:, 1:] & seen[:, :1]
-    weight &= (np.arange(stages) < examples.num_stages[clips][:, None])[..., None, None, None]
-    free_gap = np.where(weight, np.linalg.norm(free - points[:, 1:], axis=-1), np.nan)
-    forced_gap = np.linalg.norm(points[:, :-1] + out.displacement - points[:, 1:], axis=-1)
+    forced = points[:, :-1] + out.displacement
+    forced_gap = jnp.linalg.norm(forced - nearest_moment(forced, around, weight), axis=-1)
+    weight = np.asarray(weight)
+    gap = np.where(weight, gap, np.nan)
     forced_gap = np.where(weight & seen[:, :-1], forced_gap, np.nan)
     count = weight.sum(-1)
-    group = np.where(weight, free_gap, 0).sum(-1) / np.where(count, count, np.nan)
-    is_last = np.arange(stages) == examples.num_stages[clips][:, None] - 1
-    real = np.arange(stages) < examples.num_stages[clips][:, None]
+    group = np.nansum(gap, axis=-1) / np.where(count, count, np.nan)
+    stage = np.arange(around.shape[1])
+    is_last, real = stage == num_stages[:, None] - 1, stage < num_stages[:, None]
     return PlanError(
-        _median(free_gap, (0, 2, 3, 4)),
+        _median(gap, (0, 2, 3, 4)),
         _median(forced_gap, (0, 2, 3, 4)),
         _median(group, (0,)),
         float(((np.asarray(out.stop) > 0) == is_last)[real].mean()),
@@ -181,7 +216,7 @@ def fit(
     model = AnticipationModel(model_config)
     split = split_clips(len(examples.points), config)
     points, visibility = jnp.asarray(examples.points), jnp.asarray(examples.visibility)
-    first_seen = jnp.asarray(examples.first_seen)
+    first_seen, around = jnp.asarray(examples.first_seen), jnp.asarray(examples.around)
     num_stages, train_clips = jnp.asarray(examples.num_stages), jnp.asarray(split.train)
     count = min(config.num_points, points.shape[4])
     schedule = optax.warmup_cosine_decay_schedule(
@@ -198,20 +233,23 @@ def fit(
         params, opt_state = carry
         clip_key, subset_key, noise_key = jax.random.split(jax.random.fold_in(data_key, step), 3)
         clips = jax.random.choice(clip_key, train_clips, (config.batch_size,))
-        x, seen, first = points[clips], visibility[clips], first_seen[clips]
+        start, seen, first = points[clips, 0], visibility[clips], first_seen[clips]
         score = jnp.where(first, jax.random.uniform(subset_key, first.shape), -1.0)
         half = first & ((score > 0.5) | (score == score.max(-1, keepdims=True)))
-        pose = pose_summary(x[:, 0], half)
+        pose = pose_summary(start, half)
         # motion is learned from points that stay in sight, sight from any
         tracked = jnp.where(seen[:, 0], score, -1.0)
         parts = jax.lax.top_k(tracked, count)[1], jax.lax.top_k(score, config.num_sight_points)[1]
         subset = jnp.concatenate(parts, axis=-1)
         first = jnp.take_along_axis(first, subset, axis=3)
-        x = jnp.take_along_axis(x, subset[:, None, ..., None], axis=4)
+        start = jnp.take_along_axis(start, subset[..., None], axis=3)
+        near = jnp.take_along_axis(around[clips], subset[:, None, None, ..., None], axis=5)
         seen = jnp.take_along_axis(seen, subset[:, None], axis=4)
         stages = num_stages[clips]
         (loss, info), grads = jax.value_and_grad(
-            lambda p: anticipation_loss(model, p, x, seen, first, pose, stages, noise_key, config),
+            lambda p: anticipation_loss(
+                model, p, start, near, seen, first, pose, stages, noise_key, config
+            ),
             has_aux=True,
         )(params)
         updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -224,11 +262,8 @@ def fit(
 
     @jax.jit
     def validation_error(params: Any) -> Array:
-        clips = split.validation
-        free = roll_out(model, params, points[clips, 0], first_seen[clips], points.shape[1] - 1)
-        gap = jnp.linalg.norm(free.subgoals - points[clips, 1:], axis=-1)
-        real = jnp.arange(points.shape[1] - 1) < num_stages[clips][:, None]
-        weight = visibility[clips, 1:] & visibility[clips, :1] & real[..., None, None, None]
+        few = (x[split.validation] for x in (points[:, 0], around, visibility, first_seen))
+        gap, weight = free_gap(model, params, *few, num_stages[split.validation])
         return (gap * weight).sum() / jnp.maximum(weight.sum(), 1)
 
     carry, best, history, stale = (params, optimizer.init(params)), (np.inf, params), [], 0

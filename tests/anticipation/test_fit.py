@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relam_jax.anticipation.dataset import build_examples
+from relam_jax.anticipation.dataset import at_moments, build_examples, moments
 from relam_jax.anticipation.model import AnticipationModel, ModelConfig, roll_out
 from relam_jax.anticipation.plan import (
     Anticipation,
@@ -13,9 +13,9 @@ from relam_jax.anticipation.plan import (
     make_planner,
     save_anticipation,
 )
-from relam_jax.anticipation.train import FitConfig, fit, split_clips
+from relam_jax.anticipation.train import FitConfig, fit, nearest_moment, split_clips
 from relam_jax.keypoints.keyframes import KeyframeConfig
-from relam_jax.keypoints.selection import SelectionConfig
+from relam_jax.keypoints.selection import EpisodeTracks, SelectionConfig
 from tests.keypoints.synthetic import record
 
 SELECTION, KEYFRAMES = SelectionConfig(num_keypoints=4), KeyframeConfig(tolerance=0.015)
@@ -35,6 +35,35 @@ def fitted(examples):
 def test_examples_hold_the_keyframes_of_every_clip(examples):
     assert examples.points.shape == (16, 4, 2, 2, 12, 2)
     assert (examples.num_stages == 3).all() and (examples.frames[:, 0] == 0).all()
+
+
+def test_moments_lie_around_their_keyframe_and_never_reach_its_neighbours(examples):
+    times = moments(np.array([0, 20, 30]), 0.25)
+    np.testing.assert_allclose(times[0, [0, 4, -1]], [15, 20, 22.5])
+    np.testing.assert_allclose(times[1], 30)  # the last is what the task is about
+    assert examples.around.shape == (16, 3, 9, 2, 2, 12, 2)
+    seen = examples.visibility[:, 1:]
+    np.testing.assert_array_equal(examples.around[:, :, 4][seen], examples.points[:, 1:][seen])
+
+
+def test_between_frames_points_are_interpolated():
+    points = np.arange(5.0).reshape(5, 1, 1, 1, 1) * [0.1, 0.2]
+    seen = np.ones((5, 1, 1, 1), bool)
+    seen[2] = False
+    tracks = EpisodeTracks(np.where(seen[..., None], points, np.nan), seen)
+    found = at_moments(tracks, np.array([[1.5, 2.0, 4.0]]))
+    np.testing.assert_allclose(found[0, :, 0, 0, 0], [[0.15, 0.3], [0.2, 0.4], [0.4, 0.8]])
+
+
+def test_a_subgoal_is_held_against_the_moment_when_the_clip_comes_nearest():
+    """One clip comes by two moments late; its points move as one, so one moment fits all."""
+    path = np.linspace(0, 1, 9)[:, None] * np.array([0.4, 0.2])
+    around = np.broadcast_to(path[None, None, :, None, None, None], (1, 1, 9, 1, 1, 3, 2))
+    weight = np.array([True, True, False]).reshape(1, 1, 1, 1, 3)
+    subgoals = np.broadcast_to(path[6] + 0.001, (1, 1, 1, 1, 3, 2)).copy()
+    subgoals[..., 2, :] = 0  # does not count
+    nearest = nearest_moment(jnp.asarray(subgoals), jnp.asarray(around), jnp.asarray(weight))
+    np.testing.assert_allclose(nearest[0, 0, 0, 0], np.tile(path[6], (3, 1)), atol=1e-6)
 
 
 def test_anticipates_clips_never_trained_on(examples, fitted):

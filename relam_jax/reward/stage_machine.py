@@ -8,6 +8,7 @@ Everything here is for one environment; `jax.vmap` makes it a batch.
 - The last subgoal is never over: while it is held k is M, but the dense term goes on drawing to the
 goal itself, where a threshold alone would leave the last millimetres unpaid.
 - It never reads the simulator's success flag.
+- The learner is paid the rise of the reward over 1 − γ, unless `pay` says otherwise.
 """
 
 from __future__ import annotations
@@ -49,6 +50,11 @@ class RewardConfig:
     """Its θ_s is this many times larger in those stages."""
     moves: float = 0.02
     """An entity is to move in a stage if its anticipated motion is so large, image sides."""
+    pay: Literal["progress", "level"] = "progress"
+    """What the learner is paid a step: the rise of the reward over that of the step before, times
+    1 / (1 − γ), or the reward itself. Both have the same best policy (potential-based shaping, Ng
+    et al. 1999), but the critics need not learn what a state is worth already: door_open succeeds
+    after a quarter of the env_steps."""
     stage_bonus: float = 0.0
     """Paid once when a subgoal but the last is met (the step from k to k + 1 already pays for
     ever)."""
@@ -137,6 +143,14 @@ def start_stage(
     return _enter(jnp.zeros((), jnp.int32), keypoints, visibility, hidden, goal, config)
 
 
+def level(state: StageState, goal: Goal, config: RewardConfig) -> Float[Array, ""]:
+    """[k + φ(d / D_k)] / M and the final bonus: what a state is worth a step."""
+    d = _reduce(state.distance, state.stage, goal, config.dense)
+    k = _current(state.stage, goal)
+    worth = (k + SHAPING[config.form](d / state.dense_start)) / goal.num_stages
+    return worth + config.final_bonus * (state.stage == goal.num_stages)
+
+
 def keypoint_reward(
     state: StageState,
     keypoints: Float[Array, "V E K 2"],
@@ -155,9 +169,4 @@ def keypoint_reward(
     enter = _enter(state.stage + 1, keypoints, visibility, distance, goal, config)
     passed = met & (current < final)
     new = StageState(*(jnp.where(passed, a, b) for a, b in zip(enter, stay, strict=True)))
-    phi = SHAPING[config.form](
-        _reduce(new.distance, new.stage, goal, config.dense) / new.dense_start
-    )
-    reward = (_current(new.stage, goal) + phi) / goal.num_stages
-    bonus = config.stage_bonus * passed + config.final_bonus * (new.stage > final)
-    return reward + bonus, new
+    return level(new, goal, config) + config.stage_bonus * passed, new

@@ -24,6 +24,7 @@ from relam_jax.reward.stage_machine import (
     StageState,
     is_means,
     keypoint_reward,
+    level,
     start_stage,
     success_threshold,
 )
@@ -37,6 +38,8 @@ class Step(NamedTuple):
     final_obs: Float[Array, "N D"]
     """of the state the action led to, also where the episode ended."""
     reward: Float[Array, " N"]
+    pay: Float[Array, " N"]
+    """what the learner gets for it."""
     truncated: Bool[np.ndarray, " N"]
     success: Bool[np.ndarray, " N"]
     """the simulator's flag at any env_step of this agent step (evaluation only)."""
@@ -115,7 +118,9 @@ class GoalEnv:
         *,
         reward: str = "relam",
         observation: str = "keypoints+proprio",
+        gamma: float = 0.9,
     ) -> None:
+        """`gamma` is the learner's discount an agent step: what it is paid depends on it."""
         self.env, self.planner, self.reward_source = env, planner, reward
         self.candidates = env.reset()
         plan = self._plan(self.candidates)
@@ -139,12 +144,16 @@ class GoalEnv:
             return goal, state, obs
 
         @jax.jit
-        def advance(goal: Goal, state: StageState, seen: Seen) -> tuple[StageState, Array, Array]:
+        def advance(
+            goal: Goal, state: StageState, seen: Seen
+        ) -> tuple[StageState, Array, Array, Array]:
+            before = jax.vmap(partial(level, config=shaping))(state, goal)
             reward, state = jax.vmap(partial(keypoint_reward, config=shaping))(
                 state, seen.keypoints, seen.visibility, goal
             )
             obs = jax.vmap(observe)(state, seen.keypoints, seen.visibility, seen.proprio, goal)
-            return state, obs, reward
+            pay = (reward - before) / (1 - gamma) if shaping.pay == "progress" else reward
+            return state, obs, reward, pay
 
         self._begin, self._advance = begin, advance
         everywhere = np.ones(env.num_envs, bool)
@@ -184,11 +193,11 @@ class GoalEnv:
     def step(self, action: Float[np.ndarray, "N A"]) -> Step:
         """One agent step, and a reset of the environments whose time is up."""
         seen = self.env.step(action)
-        self.stage, final_obs, reward = self._advance(self.goal, self.stage, _on_device(seen))
+        self.stage, final_obs, reward, pay = self._advance(self.goal, self.stage, _on_device(seen))
         if self.reward_source == "dense":
-            reward = jnp.asarray(seen.env_reward)
+            reward = pay = jnp.asarray(seen.env_reward)
         elif self.reward_source == "sparse":
-            reward = jnp.asarray(seen.success, jnp.float32)
+            reward = pay = jnp.asarray(seen.success, jnp.float32)
         ended, num_stages, self.obs = self.stage, self.goal.num_stages, final_obs
         if seen.truncated.any():
             self.reset(seen.truncated)
@@ -196,6 +205,7 @@ class GoalEnv:
             self.obs,
             final_obs,
             reward,
+            pay,
             seen.truncated,
             seen.success,
             ended.stage,

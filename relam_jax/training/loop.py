@@ -58,6 +58,7 @@ def make_goal_env(
         config.shaping,
         reward=config.reward,
         observation=config.observation,
+        gamma=config.sac.gamma,
     )
 
 
@@ -222,7 +223,7 @@ def train(
             stepped = time.monotonic()
             step = env.step(np.asarray(action))
             seconds["stepping"] += time.monotonic() - stepped
-            buffer = store(buffer, obs, action, step.reward, step.final_obs)
+            buffer = store(buffer, obs, action, step.pay, step.final_obs)
             waited = time.monotonic()
             jax.block_until_ready((learner, buffer))
             seconds["learning"] += time.monotonic() - waited
@@ -284,7 +285,7 @@ def total_minutes(seconds: dict[str, float]) -> float:
 def flush(window: dict[str, list], env: GoalEnv) -> dict[str, float]:
     """Means of what was gathered since the last call, by name."""
     reward, met = (float(np.mean(window[name])) for name in ("reward", "met"))
-    metrics = {"reward": reward, "reward_stages": met, "reward_dense": reward - met}
+    metrics = {"reward": reward, "stages_met": met}
     for name in ("stage", "success"):
         if window[name]:
             metrics[name] = float(np.mean(np.concatenate(window[name])))

@@ -1,11 +1,13 @@
 """Observation, reward and resets on the real simulator."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
+from relam_jax.reward.stage_machine import level
 from relam_jax.training.config import TrainConfig
 from relam_jax.training.loop import make_goal_env
 from tests.training.conftest import untrained
@@ -58,11 +60,29 @@ def test_final_reward_has_one_stage(anticipation):
     env.env.close()
 
 
+def test_pay_adds_up_to_the_reward_but_for_what_the_first_state_is_worth(anticipation):
+    """Σ γ^t pay_t = Σ γ^t reward_t − worth_0 / (1 − γ), in the limit: the tail is worth_T."""
+    config = replace(CONFIG, episode_length=40)
+    env, gamma = make_goal_env(config, anticipation, 2, "train"), config.sac.gamma
+    worth = np.asarray(jax.vmap(partial(level, config=config.shaping))(env.stage, env.goal))
+    action = np.tile(np.float32([0.3, 0.5, -0.2, 0]), (2, 1))
+    steps = [env.step(action) for _ in range(30)]
+    pay, reward = (np.stack([np.asarray(getattr(s, n)) for s in steps]) for n in ("pay", "reward"))
+    discount = gamma ** np.arange(30)[:, None]
+    tail = gamma**30 * reward[-1] / (1 - gamma)
+    np.testing.assert_allclose(
+        (discount * pay).sum(0), (discount * reward).sum(0) + tail - worth / (1 - gamma), atol=1e-4
+    )
+    assert np.abs(pay).max() > 0
+    env.env.close()
+
+
 @pytest.mark.parametrize("reward", ["dense", "sparse"])
 def test_the_simulators_own_rewards(anticipation, reward):
     env = make_goal_env(replace(CONFIG, reward=reward), anticipation, 2, "train")
     step = env.step(np.zeros((2, 4), np.float32))
     assert ((np.asarray(step.reward) > 0) == (reward == "dense")).all()
+    np.testing.assert_array_equal(step.pay, step.reward)
     env.env.close()
 
 

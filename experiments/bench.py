@@ -47,6 +47,8 @@ ROOT = Path(__file__).resolve().parents[1]
 OTHERS = ("sbx", "stable-baselines3", "brax")
 GRAD_STEPS = 64
 """a call, here and in bench_others.py."""
+PRODUCTS = 1_500
+"""matrix products a call: about as long as those grad_steps, so that noise hits both alike."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Args:
 
     task: str = "drawer_open"
     """Task that is stepped and trained."""
-    repeats: int = 7
+    repeats: int = 5
     """Turns of the learning rows."""
     out: Path = Path("results/bench.json")
     """Result file."""
@@ -108,14 +110,14 @@ def update_flops(obs_dim: int, action_dim: int, config: SACConfig) -> float:
     return 2 * config.batch_size * (forward + weights + inputs)
 
 
-def gemm(count: int = 400) -> Callable[[], object]:
+def gemm(count: int) -> Callable[[], object]:
     """`count` matrix products of the size of the networks' (256³, float32) by XLA."""
     a = jax.random.normal(jax.random.key(0), (256, 256))
     product = jax.jit(lambda x: jax.lax.fori_loop(0, count, lambda _, y: 0.01 * (y @ a), x))
     return lambda: jax.block_until_ready(product(a))
 
 
-def blas(count: int = 400) -> Callable[[], object]:
+def blas(count: int) -> Callable[[], object]:
     """The same by numpy's BLAS, which no jitted program can call."""
     a = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
     out = np.empty_like(a)
@@ -172,11 +174,11 @@ class Other:
         self.process.stdin.flush()
         return self._answer().get("rate", float("nan"))
 
-    def row(self, rates: list[float], limit: float) -> Row:
+    def row(self, rates: list[float], limits: list[float]) -> Row:
         """Its line of the table: a median, or the reason why there is none."""
         if self.reason or not np.isfinite(rates).all():
             return Row(self.name, None, "grad_steps", note=self.reason or "no number")
-        return learning_row(self.name, rates, limit, self.versions)
+        return learning_row(self.name, rates, limits, self.versions)
 
     def close(self) -> None:
         """End the process."""
@@ -184,11 +186,11 @@ class Other:
             self.process.communicate()
 
 
-def learning_row(name: str, rates: list[float], limit: float, note: str = "") -> Row:
-    """Median, share of the limit and spread of grad_steps a CPU-second."""
+def learning_row(name: str, rates: list[float], limits: list[float], note: str) -> Row:
+    """Medians of grad_steps a CPU-second and of their share of the same turn's limit; spread."""
+    share = float(np.median([100 * r / limit for r, limit in zip(rates, limits, strict=True)]))
     spread = f"{min(rates):.0f} to {max(rates):.0f}"
-    value = float(np.median(rates))
-    return Row(name, value, "grad_steps", 100 * value / limit, f"{spread}; {note}".rstrip("; "))
+    return Row(name, float(np.median(rates)), "grad_steps", share, f"{spread}; {note}")
 
 
 def learning(obs_dim: int, repeats: int) -> Iterator[Row]:
@@ -200,7 +202,7 @@ def learning(obs_dim: int, repeats: int) -> Iterator[Row]:
         f"relam_jax, LayerNorm, obs {obs_dim}": (obs_dim, SACConfig()),
     }
     works = {name: (sac(dim, 4, config), GRAD_STEPS) for name, (dim, config) in ours.items()}
-    works |= {"xla": (gemm(), 400), "blas": (blas(), 400)}
+    works |= {"xla": (gemm(PRODUCTS), PRODUCTS), "blas": (blas(PRODUCTS), PRODUCTS)}
     for work, _ in works.values():
         work()
     others = [Other(name) for name in OTHERS]
@@ -213,16 +215,19 @@ def learning(obs_dim: int, repeats: int) -> Iterator[Row]:
     for other in others:
         other.close()
 
-    product = 2 * 256**3
-    limit = float(np.median(rates["xla"])) * product
-    yield Row("matrix products 256³, XLA: the limit", limit / 1e9, "GFLOP", 100.0)
-    by_blas = float(np.median(rates["blas"])) * product
-    yield Row("the same by numpy's BLAS", by_blas / 1e9, "GFLOP", 100 * by_blas / limit)
+    product, median = 2 * 256**3, {name: float(np.median(r)) for name, r in rates.items()}
+
+    def limits(dim: int, config: SACConfig) -> list[float]:
+        return [r * product / update_flops(dim, 4, config) for r in rates["xla"]]
+
+    yield Row("matrix products 256³, XLA: the limit", median["xla"] * product / 1e9, "GFLOP", 100.0)
+    share = 100 * median["blas"] / median["xla"]
+    yield Row("the same by numpy's BLAS", median["blas"] * product / 1e9, "GFLOP", share)
     for name, (dim, config) in ours.items():
-        flops = update_flops(dim, 4, config)
-        yield learning_row(name, rates[name], limit / flops, f"{flops / 1e6:.0f} MFLOP each")
+        note = f"{update_flops(dim, 4, config) / 1e6:.0f} MFLOP each"
+        yield learning_row(name, rates[name], limits(dim, config), note)
     for other in others:
-        yield other.row(rates[other.name], limit / update_flops(39, 4, plain))
+        yield other.row(rates[other.name], limits(39, plain))
 
 
 # ---------------------------------------------------------------- stepping and the whole loop
@@ -234,7 +239,7 @@ def untrained(task: str, num_stages: int = 4) -> Anticipation:
     env = make_env(task, 1, seed=0)
     views, entities = len(env.view_names), len(env.entity_names)
     model, shape = ModelConfig(), (1, 2, views, entities, 4)
-    params = AnticipationModel(model).init(
+    params = jax.jit(AnticipationModel(model).init)(
         jax.random.key(0), jnp.zeros((*shape, 2)), jnp.ones(shape, bool), jnp.zeros((1, 12 * views))
     )
     env.close()
@@ -283,9 +288,10 @@ def reward_microseconds(env: GoalEnv, count: int = 100) -> float:
 
 
 def whole_loop(task: str, utd: float, windows: int, anticipation: Anticipation) -> list[Row]:
-    """The training loop itself over `windows` half-episodes, evaluations and compilation left out.
+    """The training loop itself over `windows` quarters of an episode, at most 6.
 
-    It logs a row each half-episode; the CPU and wall time between rows is what is quoted.
+    It logs a row each quarter; the CPU and wall time between rows is what is quoted, so that
+    evaluations and compilation are left out.
     """
     marks: list[tuple[int, float, dict[str, float]]] = []
 
@@ -295,13 +301,13 @@ def whole_loop(task: str, utd: float, windows: int, anticipation: Anticipation) 
             if name == "train":
                 marks.append((env_steps, time.process_time(), metrics))
 
-    half = 960  # env_steps: 16 environments × 60
+    quarter = 480  # env_steps: 16 environments × 30
     config = TrainConfig(
         task=task,
         utd=utd,
-        learning_starts=half,
-        total_env_steps=half * (windows + 2),  # the first learns nothing, the second compiles
-        eval_every=half * 8 * (windows + 2),
+        learning_starts=quarter,
+        total_env_steps=quarter * (windows + 2),  # the first learns nothing, the second compiles
+        eval_every=8 * quarter,  # eight rows to an evaluation: the only one is before them
         eval_episodes=1,
         checkpoint_replay=False,
     )
@@ -349,7 +355,7 @@ def main() -> None:
         Row("reward, stages, observation of 16 envs", reward, "µs", note="…"),
     ]
     rows[-1] = replace(rows[-1], note=f"{100 * reward / update:.1f} % of one grad_step")
-    for utd, windows in ((1.0, 2), (0.125, 6)):
+    for utd, windows in ((1.0, 2), (0.125, 4)):
         rows += whole_loop(args.task, utd, windows, anticipation)
     print(table(rows))
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ Protocol: a JSON line {"versions"} once it is compiled, then for each line on st
 {"rate"}: grad_steps a CPU-second of one call. What goes wrong becomes a line {"reason"}.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import importlib.metadata
@@ -143,7 +144,8 @@ def main(library: str) -> None:
     try:
         versions = {name: importlib.metadata.version(name) for name in PACKAGES[library]}
         calls = {"sbx": sbx, "stable-baselines3": stable_baselines3, "brax": brax}[library]()
-        next(calls), next(calls)
+        next(calls)
+        next(calls)
         say(versions=versions)
         for _ in sys.stdin:
             began = time.process_time()

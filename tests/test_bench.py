@@ -1,4 +1,4 @@
-"""The bench's count of floating-point operations, and what it says of a library that is not there."""
+"""The bench's count of operations, and what it says of a library that is not there."""
 
 import importlib.util
 import json
@@ -64,14 +64,14 @@ def test_a_library_that_is_missing_has_a_row_with_the_reason(bench):
     other = bench.Other("brax", Path(sys.executable))  # the project's own Python has no brax
     rates = [other.rate()]
     other.close()
-    row = other.row(rates, limit=100.0)
+    row = other.row(rates, limits=[100.0])
     assert row.value is None and "brax" in row.note
     assert f"| brax | – | grad_steps |  | {row.note} |" in bench.table([row])
 
 
 def test_without_the_other_environment_each_row_says_so(bench, tmp_path):
     other = bench.Other("sbx", tmp_path / "python")
-    row = other.row([other.rate()], limit=100.0)
+    row = other.row([other.rate()], limits=[100.0])
     assert row.value is None and "make bench" in row.note
 
 
@@ -80,7 +80,7 @@ def test_a_library_that_ends_without_a_word_has_a_row(bench, tmp_path):
     silent.write_text("#!/bin/sh\nexit 1\n")
     silent.chmod(0o755)
     other = bench.Other("sbx", silent)
-    row = other.row([other.rate(), other.rate()], limit=100.0)
+    row = other.row([other.rate(), other.rate()], limits=[100.0])
     other.close()
     assert row.value is None and "ended" in row.note
 

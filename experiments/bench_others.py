@@ -82,7 +82,7 @@ def stable_baselines3() -> Iterator[None]:
 def brax() -> Iterator[None]:
     """brax's replay, losses and update functions, all grad_steps of a call in one jitted scan.
 
-    Its own `train` needs jax < 0.10 and reaches about half of this rate.
+    Its own `train` needs jax < 0.10 and ran at about half of this rate.
     """
     import jax
     import optax

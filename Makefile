@@ -36,7 +36,8 @@ lint: setup ## format, lint and types
 	$(PY) -m ruff check .
 	$(PY) -m pyright
 
-bench: setup ## speed of learning and stepping beside the machine's limit
+bench: setup ## speed of learning and stepping beside the machine's limit and other libraries
+	@.ci/bench-setup "$(PYTHON)"
 	$(PY) experiments/bench.py
 
 bench-tracking: setup ## Lucas-Kanade against the simulator's true tracks

@@ -1,22 +1,29 @@
-"""How fast learning and stepping are, beside what the machine can do at most.
+"""How fast learning and stepping are, beside what the machine can do at most and other libraries.
 
-    python experiments/bench.py
+    make bench        # or, where .venv-bench is made: python experiments/bench.py
 
-CPU-seconds of this process (user + system) divide everything, so that another load on the machine
-matters little; compare rows of one run, not of two. Writes results/bench.json.
+All rates are a CPU-second (user + system) of the process that works, so that another load on the
+machine matters little. Learning rows are measured in turns and the medians of those turns quoted;
+compare rows of one run, not of two. Writes results/bench.json.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +33,22 @@ import tyro
 from relam_jax import cli
 from relam_jax.agents import replay
 from relam_jax.agents.sac import SACConfig, make_sac
+from relam_jax.anticipation.model import AnticipationModel, ModelConfig
+from relam_jax.anticipation.plan import Anticipation
 from relam_jax.envs import make_env
-from relam_jax.training.provenance import hardware
+from relam_jax.keypoints.keyframes import KeyframeConfig
+from relam_jax.keypoints.selection import SelectionConfig
+from relam_jax.training import loop
+from relam_jax.training.config import TrainConfig
+from relam_jax.training.goal_env import GoalEnv, _on_device
+from relam_jax.training.provenance import provenance
+
+ROOT = Path(__file__).resolve().parents[1]
+OTHERS = ("sbx", "stable-baselines3", "brax")
+GRAD_STEPS = 64
+"""a call, here and in bench_others.py."""
+PRODUCTS = 1_500
+"""matrix products a call: about as long as those grad_steps, so that noise hits both alike."""
 
 
 @dataclass(frozen=True)
@@ -35,102 +56,311 @@ class Args:
     """Arguments of the command line."""
 
     task: str = "drawer_open"
-    """Task that is stepped."""
+    """Task that is stepped and trained."""
+    repeats: int = 5
+    """Turns of the learning rows."""
     out: Path = Path("results/bench.json")
     """Result file."""
 
 
-def rate(work: Callable[[], object], count: int, repeats: int = 5) -> float:
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    value: float | None
+    """None: it could not be measured."""
+    unit: str
+    percent: float | None = None
+    """of the limit or of what the name says."""
+    note: str = ""
+    """versions, spread, or the reason why there is no value."""
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """CPU-seconds of this process during one call."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def median_rate(work: Callable[[], object], count: int, repeats: int = 7) -> float:
     """Median over repeats of count / CPU-seconds of a call of `work`, after one that compiles."""
     work()
-    rates = []
-    for _ in range(repeats):
-        began = time.process_time()
-        work()
-        rates.append(count / (time.process_time() - began))
-    return float(np.median(rates))
+    return float(np.median([count / cpu_seconds(work) for _ in range(repeats)]))
 
 
-def gemm_flops() -> float:
-    """Matrix products of the size of the networks' (256³), float32, FLOP a CPU-second."""
-    a = jnp.ones((256, 256))
-    product = jax.jit(lambda x: jax.lax.fori_loop(0, 200, lambda _, y: 1e-3 * (y @ a), x))
-    return rate(lambda: jax.block_until_ready(product(a)), 200) * 2 * 256**3
+# ---------------------------------------------------------------- learning
 
 
 def update_flops(obs_dim: int, action_dim: int, config: SACConfig) -> float:
-    """FLOP of the matrix products of one grad_step.
+    """FLOP of the matrix products that one grad_step cannot do without.
 
     Forward passes: actor on next_obs and on obs, two target critics, two critics twice. Backward:
-    weights and inputs of actor and critics, and the critics' inputs alone for the actor's loss.
+    weights and hidden inputs of actor and critics; for the actor's loss the critics' inputs alone,
+    of the first layer only the action.
     """
     hidden = sum(a * b for a, b in zip(config.widths, config.widths[1:], strict=False))
-    actor_in, critic_in = obs_dim * config.widths[0], (obs_dim + action_dim) * config.widths[0]
-    actor = actor_in + hidden + 2 * action_dim * config.widths[-1]
-    critic = critic_in + hidden + config.widths[-1]
+    first, last = config.widths[0], config.widths[-1]
+    actor = obs_dim * first + hidden + 2 * action_dim * last
+    critic = (obs_dim + action_dim) * first + hidden + last
     forward = 2 * actor + 6 * critic
-    backward = (2 * actor - actor_in) + 2 * (2 * critic - critic_in) + 2 * critic
-    return 2 * config.batch_size * (forward + backward)
+    weights = actor + 2 * critic
+    inputs = (actor - obs_dim * first) + 2 * (hidden + last) + 2 * (critic - obs_dim * first)
+    return 2 * config.batch_size * (forward + weights + inputs)
 
 
-def sac_updates(obs_dim: int, action_dim: int, config: SACConfig, count: int = 64) -> float:
-    """Gradient steps a CPU-second, `count` a call, as the training loop does them."""
+def gemm(count: int) -> Callable[[], object]:
+    """`count` matrix products of the size of the networks' (256³, float32) by XLA."""
+    a = jax.random.normal(jax.random.key(0), (256, 256))
+    product = jax.jit(lambda x: jax.lax.fori_loop(0, count, lambda _, y: 0.01 * (y @ a), x))
+    return lambda: jax.block_until_ready(product(a))
+
+
+def blas(count: int) -> Callable[[], object]:
+    """The same by numpy's BLAS, which no jitted program can call."""
+    a = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
+    out = np.empty_like(a)
+    return lambda: [np.dot(a, a, out=out) for _ in range(count)]
+
+
+def sac(obs_dim: int, action_dim: int, config: SACConfig) -> Callable[[], object]:
+    """`GRAD_STEPS` as the training loop does them: one gather from the replay, one scan."""
     agent = make_sac(config, obs_dim, action_dim)
     capacity, key = 20_000, jax.random.key(0)
     obs = jax.random.normal(key, (capacity, obs_dim))
-    rows = replay.Transition(
-        obs, jnp.zeros((capacity, action_dim)), obs[:, 0], jnp.ones(capacity), obs
-    )
+    rows = replay.Transition(obs, obs[:, :action_dim], obs[:, 0], jnp.ones(capacity), obs)
     buffer = replay.add(replay.init(capacity, obs_dim, action_dim), rows)
 
     @jax.jit
-    def learn(learner, key):
-        batches = replay.sample(buffer, key, (count, config.batch_size))
+    def learn(learner: Any, buffer: replay.Replay, key: jax.Array) -> Any:
+        batches = replay.sample(buffer, key, (GRAD_STEPS, config.batch_size))
         return agent.update(learner, batches)[0]
 
     learner = agent.init(key)
-    return rate(lambda: jax.block_until_ready(learn(learner, key)), count)
+    return lambda: jax.block_until_ready(learn(learner, buffer, key))
+
+
+class Other:
+    """A library in a process of its own (bench_others.py); see there for the protocol."""
+
+    def __init__(self, name: str, python: Path = ROOT / ".venv-bench/bin/python") -> None:
+        self.name, self.versions, self.reason, self.process = name, "", "", None
+        if not python.exists():
+            self.reason = "no .venv-bench: `make bench` makes it"
+            return
+        self.process = subprocess.Popen(
+            [python, ROOT / "experiments/bench_others.py", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        versions = self._answer().get("versions", {})
+        self.versions = ", ".join(f"{k} {v}" for k, v in versions.items())
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process is not None and self.process.stdout is not None
+        line = self.process.stdout.readline()
+        answer = json.loads(line) if line else {"reason": "its process ended without a word"}
+        self.reason = answer.get("reason", "")
+        return answer
+
+    def rate(self) -> float:
+        """grad_steps a CPU-second of one more call; NaN if it does not run."""
+        if self.reason or self.process is None or self.process.stdin is None:
+            return float("nan")
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self._answer().get("rate", float("nan"))
+
+    def row(self, rates: list[float], limits: list[float]) -> Row:
+        """Its line of the table: a median, or the reason why there is none."""
+        if self.reason or not np.isfinite(rates).all():
+            return Row(self.name, None, "grad_steps", note=self.reason or "no number")
+        return learning_row(self.name, rates, limits, self.versions)
+
+    def close(self) -> None:
+        """End the process."""
+        if self.process is not None:
+            self.process.communicate()
+
+
+def learning_row(name: str, rates: list[float], limits: list[float], note: str) -> Row:
+    """Medians of grad_steps a CPU-second and of their share of the same turn's limit; spread."""
+    share = float(np.median([100 * r / limit for r, limit in zip(rates, limits, strict=True)]))
+    spread = f"{min(rates):.0f} to {max(rates):.0f}"
+    return Row(name, float(np.median(rates)), "grad_steps", share, f"{spread}; {note}")
+
+
+def learning(obs_dim: int, repeats: int) -> Iterator[Row]:
+    """Matrix products, our agent and the other libraries, in turns."""
+    plain = SACConfig(layer_norm=False)
+    ours = {
+        "relam_jax": (39, plain),
+        "relam_jax, LayerNorm": (39, SACConfig()),
+        f"relam_jax, LayerNorm, obs {obs_dim}": (obs_dim, SACConfig()),
+    }
+    works = {name: (sac(dim, 4, config), GRAD_STEPS) for name, (dim, config) in ours.items()}
+    works |= {"xla": (gemm(PRODUCTS), PRODUCTS), "blas": (blas(PRODUCTS), PRODUCTS)}
+    for work, _ in works.values():
+        work()
+    others = [Other(name) for name in OTHERS]
+    rates: dict[str, list[float]] = {name: [] for name in (*works, *OTHERS)}
+    for _ in range(repeats):
+        for name, (work, count) in works.items():
+            rates[name].append(count / cpu_seconds(work))
+        for other in others:
+            rates[other.name].append(other.rate())
+    for other in others:
+        other.close()
+
+    product, median = 2 * 256**3, {name: float(np.median(r)) for name, r in rates.items()}
+
+    def limits(dim: int, config: SACConfig) -> list[float]:
+        return [r * product / update_flops(dim, 4, config) for r in rates["xla"]]
+
+    yield Row("matrix products 256³, XLA: the limit", median["xla"] * product / 1e9, "GFLOP", 100.0)
+    share = 100 * median["blas"] / median["xla"]
+    yield Row("the same by numpy's BLAS", median["blas"] * product / 1e9, "GFLOP", share)
+    for name, (dim, config) in ours.items():
+        note = f"{update_flops(dim, 4, config) / 1e6:.0f} MFLOP each"
+        yield learning_row(name, rates[name], limits(dim, config), note)
+    for other in others:
+        yield other.row(rates[other.name], limits(39, plain))
+
+
+# ---------------------------------------------------------------- stepping and the whole loop
+
+
+def untrained(task: str, num_stages: int = 4) -> Anticipation:
+    """An anticipation model of the default size with random parameters: it costs what a fitted one
+    does."""
+    env = make_env(task, 1, seed=0)
+    views, entities = len(env.view_names), len(env.entity_names)
+    model, shape = ModelConfig(), (1, 2, views, entities, 4)
+    params = jax.jit(AnticipationModel(model).init)(
+        jax.random.key(0), jnp.zeros((*shape, 2)), jnp.ones(shape, bool), jnp.zeros((1, 12 * views))
+    )
+    env.close()
+    return Anticipation(
+        model=model,
+        selection=SelectionConfig(),
+        keyframes=KeyframeConfig(),
+        task=task,
+        view_names=env.view_names,
+        entity_names=env.entity_names,
+        num_stages=num_stages,
+        test_error=(0.01,) * num_stages,
+        group_error=(((0.01,) * entities,) * views,) * num_stages,
+        params=params,
+    )
 
 
 def env_steps(task: str, num_envs: int = 16, agent_steps: int = 40) -> float:
-    """Simulator steps a CPU-second: stepping, success, projected keypoints."""
+    """Simulator steps a CPU-second: stepping, success, projected keypoints, a reset an episode."""
     env = make_env(task, num_envs, seed=0, num_threads=1)
     candidates = env.reset()
     indices = np.zeros((*candidates.visibility.shape[:3], 8), int)
     rng = np.random.default_rng(0)
     actions = rng.uniform(-1, 1, (agent_steps, num_envs, 4)).astype(np.float32)
-    states = np.zeros(num_envs, int)
 
     def episode() -> None:
-        env.reset(init_states=states)
+        env.reset(init_states=np.zeros(num_envs, int))
         env.follow(indices)
         for action in actions:
             env.step(action)
 
-    count = num_envs * agent_steps * env.action_repeat
-    result = rate(episode, count)
+    result = median_rate(episode, num_envs * agent_steps * env.action_repeat)
     env.close()
     return result
+
+
+def reward_microseconds(env: GoalEnv, count: int = 100) -> float:
+    """CPU-µs of keypoints → (reward, stage, observation) of all environments, transfer included."""
+    seen = env.env.step(np.zeros((env.num_envs, env.action_dim), np.float32))
+
+    def calls() -> None:
+        for _ in range(count):
+            jax.block_until_ready(env._advance(env.goal, env.stage, _on_device(seen)))
+
+    return 1e6 / median_rate(calls, count)
+
+
+def whole_loop(task: str, utd: float, windows: int, anticipation: Anticipation) -> list[Row]:
+    """The training loop itself over `windows` quarters of an episode, at most 6.
+
+    It logs a row each quarter; the CPU and wall time between rows is what is quoted, so that
+    evaluations and compilation are left out.
+    """
+    marks: list[tuple[int, float, dict[str, float]]] = []
+
+    class Marks(loop.RunLog):
+        def write(self, name: str, env_steps: int, metrics: dict[str, float]) -> None:
+            super().write(name, env_steps, metrics)
+            if name == "train":
+                marks.append((env_steps, time.process_time(), metrics))
+
+    quarter = 480  # env_steps: 16 environments × 30
+    config = TrainConfig(
+        task=task,
+        utd=utd,
+        learning_starts=quarter,
+        total_env_steps=quarter * (windows + 2),  # the first learns nothing, the second compiles
+        eval_every=8 * quarter,  # eight rows to an evaluation: the only one is before them
+        eval_episodes=1,
+        checkpoint_replay=False,
+    )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(loop, "RunLog", Marks),
+        contextlib.redirect_stdout(sys.stderr),
+    ):
+        loop.train(replace(config, out=folder), anticipation)
+
+    marks = marks[1:]
+    wall = [(steps / m["env_steps_per_second"], m) for steps, _, m in marks]
+    spent = wall[-1][0] - wall[0][0]
+
+    def share(name: str) -> float:
+        return 100 * (wall[-1][0] * wall[-1][1][name] - wall[0][0] * wall[0][1][name]) / spent
+
+    steps, cpu = marks[-1][0] - marks[0][0], marks[-1][1] - marks[0][1]
+    shares = f"wall time: stepping {share('stepping_share'):.0f} %"
+    shares += f", then waiting for learning {share('learning_wait_share'):.0f} %"
+    return [Row(f"training, {utd:g} grad_steps an env_step", steps / cpu, "env_steps", note=shares)]
+
+
+def table(rows: list[Row]) -> str:
+    """The table as Markdown."""
+    lines = ["| a CPU-second of one core | | | % of the limit | |", "|---|---:|---|---:|---|"]
+    for row in rows:
+        value = "–" if row.value is None else f"{row.value:,.1f}"
+        percent = "" if row.percent is None else f"{row.percent:.0f} %"
+        lines.append(f"| {row.name} | {value} | {row.unit} | {percent} | {row.note} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
     """Command line."""
     args = tyro.cli(Args, description=__doc__)
-    config = SACConfig()
-    limit = gemm_flops()
-    rows = {"matrix products, GFLOP": limit / 1e9}
-    for obs_dim in (39, 168):
-        updates = sac_updates(obs_dim, 4, config)
-        bound = limit / update_flops(obs_dim, 4, config)
-        rows[f"SAC grad_steps, obs {obs_dim}"] = updates
-        rows[f"  % of the matrix products' limit ({bound:.0f})"] = 100 * updates / bound
-    rows[f"env_steps, {args.task}"] = env_steps(args.task)
-    print(f"a CPU-second of one core of {hardware()['cpu']}:")
-    for name, value in rows.items():
-        print(f"  {name:<45}{value:>10,.1f}")
+    anticipation = untrained(args.task)
+    env = loop.make_goal_env(TrainConfig(task=args.task), anticipation, 16, "train")
+    rows = list(learning(env.obs_dim, args.repeats))
+    reward = reward_microseconds(env)
+    env.env.close()
+    update = next(1e6 / row.value for row in rows if row.value and row.name == "relam_jax")
+    rows += [
+        Row(f"stepping {args.task}", env_steps(args.task), "env_steps"),
+        Row("reward, stages, observation of 16 envs", reward, "µs", note="…"),
+    ]
+    rows[-1] = replace(rows[-1], note=f"{100 * reward / update:.1f} % of one grad_step")
+    for utd, windows in ((1.0, 2), (0.125, 4)):
+        rows += whole_loop(args.task, utd, windows, anticipation)
+    print(table(rows))
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    result = {"date": time.strftime("%Y-%m-%d"), "hardware": hardware(), "rows": rows}
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+    result = provenance() | {"rows": [row.__dict__ for row in rows]}
+    args.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -49,13 +49,14 @@ class Critic(nn.Module):
     """Q(obs, action)."""
 
     widths: Sequence[int]
+    layer_norm: bool = True
 
     @nn.compact
     def __call__(
         self, obs: Float[Array, "*B D"], action: Float[Array, "*B A"]
     ) -> Float[Array, "*B"]:
         """The value, discounted reward units."""
-        x = MLP(self.widths, layer_norm=True)(jnp.concatenate([obs, action], axis=-1))
+        x = MLP(self.widths, self.layer_norm)(jnp.concatenate([obs, action], axis=-1))
         return nn.Dense(1)(x)[..., 0]
 
 

@@ -27,7 +27,9 @@ class SACConfig:
     """Soft actor-critic."""
 
     widths: tuple[int, ...] = (256, 256)
-    """Hidden layers of actor and critics; the critics have LayerNorm."""
+    """Hidden layers of actor and critics."""
+    layer_norm: bool = True
+    """LayerNorm after each hidden layer of the critics."""
     batch_size: int = 256
     """Transitions a grad_step."""
     learning_rate: float = 3e-4
@@ -86,7 +88,7 @@ class SAC(NamedTuple):
 
 def make_sac(config: SACConfig, obs_dim: int, action_dim: int) -> SAC:
     """Close over everything static."""
-    actor, critic = Actor(action_dim, config.widths), Critic(config.widths)
+    actor, critic = Actor(action_dim, config.widths), Critic(config.widths, config.layer_norm)
     policy: Callable[..., Any] = actor.apply
     value: Callable[..., Any] = critic.apply
     adam = optax.scale_by_adam()

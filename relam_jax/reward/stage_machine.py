@@ -3,7 +3,7 @@
 Everything here is for one environment; `jax.vmap` makes it a batch.
 
 - The dense term compares the mean over entities and views with what it was when the stage began.
-- A stage is passed when every entity is within its θ_s in every view.
+- A stage is passed when every entity is within its θ_s in every view, or has gone by beside it.
 - Passing a stage never lowers the reward: φ ≤ 1, and the next stage starts at k + 1 + φ ≥ k + 1.
 - The last subgoal is never over: while it is held k is M, but the dense term goes on drawing to the
 goal itself, where a threshold alone would leave the last millimetres unpaid.
@@ -40,6 +40,9 @@ class RewardConfig:
     """Least θ_s, image sides: half of it costs drawer_open and door_open twice the env_steps."""
     success_cap: float = 0.04
     """Largest θ_s, image sides."""
+    beside: float = 3.0
+    """Within this many θ_s a subgoal also counts as met once the next one is nearer than it is to
+    this one: the points have passed it by where the plan is a little wrong."""
     effector: str = "gripper"
     """The entity that is a means to an end: in the stages in which another entity is to move it
     counts less (where the plan has both a little wrong, a drawer held back by a gripper that is
@@ -163,7 +166,13 @@ def keypoint_reward(
     distance = keypoint_distance(
         keypoints, visibility & goal.valid, goal.subgoals[current], state.distance
     )
-    met = ((distance <= goal.threshold[current]) | ~goal.valid.any(-1)).all()
+    threshold, ahead = goal.threshold[current], goal.subgoals[jnp.minimum(current + 1, final)]
+    infinite = jnp.full_like(distance, jnp.inf)
+    to_next = keypoint_distance(keypoints, visibility & goal.valid, ahead, infinite)
+    gap = keypoint_distance(goal.subgoals[current], goal.valid, ahead, infinite)
+    beside = (distance <= config.beside * threshold) & (to_next < gap)
+    near = (distance <= threshold) | (beside & (current < final))
+    met = (near | ~goal.valid.any(-1)).all()
 
     stay = state._replace(stage=current + ((current == final) & met), distance=distance)
     enter = _enter(state.stage + 1, keypoints, visibility, distance, goal, config)

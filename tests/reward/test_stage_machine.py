@@ -160,6 +160,15 @@ def test_bonuses():
     assert rewards[3] < 1, "and lost again"
 
 
+def test_a_subgoal_that_is_gone_by_beside_counts_once_the_next_is_nearer():
+    start, goal = straight_plan(stages=2)
+    beside = [start + jnp.array([x, 0.04]) for x in (0.0, 0.15, 0.19, 0.21, 0.25, 0.4)]
+    assert run(beside, goal, RewardConfig(beside=3.0))[1].tolist() == [0, 0, 1, 1, 1]
+    assert run(beside, goal, RewardConfig(beside=1.0))[1].tolist() == [0] * 5
+    far = [point + jnp.array([0.0, 0.05]) for point in beside]
+    assert run(far, goal, RewardConfig(beside=3.0))[1].tolist() == [0] * 5
+
+
 def test_the_last_subgoal_draws_on_inside_its_threshold_and_is_lost_outside():
     start, goal = straight_plan(stages=1)
     rewards, stages = run(at(start, [0.0, 0.19, 0.195, 0.2, 0.1]), goal, RewardConfig())

@@ -20,7 +20,7 @@ from jaxtyping import Bool, UInt8
 
 from preprocess_torch.config import MAX_POINTS, PreprocessConfig
 from preprocess_torch.discover import Clip
-from preprocess_torch.errors import ClipError, UsageError
+from preprocess_torch.errors import ClipError, NotFoundError, UsageError
 from preprocess_torch.sampling import sample_queries
 from preprocess_torch.segmenters import build_segmenter
 from preprocess_torch.segmenters.base import Segmenter
@@ -107,7 +107,13 @@ def process_clip(clip: Clip, engine: Engine, key: str) -> Processed:
         all_masks.append(masks)
     missing = [e for e in engine.segmenter.required if not any(e in masks for masks in all_masks)]
     if missing:
-        raise ClipError(f"no pixel of {' or '.join(missing)} was found in the first frame")
+        prompts = engine.segmenter.describe().get("prompts", {})
+        named = [f"{e} ({prompts[e]!r})" if e in prompts else e for e in missing]
+        raise NotFoundError(
+            f"no pixel of {' or '.join(named)} was found in the first frame",
+            [video.frames[0] for video in videos],
+            all_masks,
+        )
     record = KeypointRecord(
         video_id=clip.video_id,
         episode_id=clip.episode_id,
@@ -164,12 +170,18 @@ def _choose(
 def _provenance(engine: Engine, key: str) -> str:
     packages = ("numpy", "opencv-python-headless", "av")
     tools = {name: importlib.metadata.version(name) for name in packages}
+    parameters = engine.describe()
+    models = [
+        parameters[part]["model"]
+        for part in ("segmenter", "tracker")
+        if "model" in parameters[part]
+    ]
     return json.dumps(
         {
             "schema_version": SCHEMA_VERSION,
             "tools": tools,
-            "models": [],
-            "parameters": engine.describe(),
+            "models": models,
+            "parameters": parameters,
             "seed": "crc32 of the first frame, one a view",
             "key": key,
         },

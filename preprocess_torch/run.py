@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from preprocess_torch.config import PreprocessConfig
 from preprocess_torch.discover import Clip, find_clips
-from preprocess_torch.errors import ClipError, UsageError
+from preprocess_torch.errors import ClipError, NotFoundError, UsageError
 from preprocess_torch.pipeline import Engine, build_engine, clip_key, process_clip
-from preprocess_torch.preview import preview_png
+from preprocess_torch.preview import masks_png, preview_png
 from preprocess_torch.store import Store
 from relam_jax.keypoints.records import encode_record
 from relam_jax.keypoints.schema import KeypointRecord
@@ -71,7 +71,11 @@ def run_data_set(config: PreprocessConfig, folder: Path, out: Path) -> Summary:
                 processed = None if store.has(key) else _process(clip, engine, key)
             except ClipError as error:
                 failed += 1
-                tqdm.write(f"skipped {clip.video_id}: {error}", file=sys.stderr)
+                see = ""
+                if isinstance(error, NotFoundError):
+                    png = masks_png(error.frames, error.masks, engine.segmenter.entities)
+                    see = f" (see {store.add_preview(clip.video_id, png)})"
+                tqdm.write(f"skipped {clip.video_id}: {error}{see}", file=sys.stderr)
                 store.report(_line(clip, key, status="failed", reason=str(error)))
                 continue
             if processed is None:

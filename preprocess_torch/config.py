@@ -16,7 +16,8 @@ class PreprocessConfig:
     """Videos → keypoint records."""
 
     data: Path
-    """folder of videos, or of folders of videos (each then becomes a data set)."""
+    """folder of videos, of folders of frames, a LeRobot or RLDS data set; or a folder of such
+    folders (each then becomes a data set)."""
     out: Path | None = None
     """data set to write; default data/<name of the folder>."""
     segmenter: str = "masks"
@@ -24,6 +25,13 @@ class PreprocessConfig:
     tracker: str = "lucas_kanade"
     """what follows the points: lucas_kanade, cotracker3, cotracker3_online, truth (the simulator's
     own)."""
+    cameras: str = ""
+    """views to take, comma separated, in this order; default all."""
+    fps: float = 0.0
+    """resample to so many frames a second; 0 takes all. Of pictures without times: their rate."""
+    trim: str = ""
+    """START:END in seconds of each clip, either may be missing, a negative end counts from the
+    clip's end. Masks are of the first frame that is left."""
     points: int = 64
     """candidate points an entity and view, at most 256; all of them are kept in the record."""
     entities: str = ""

@@ -82,9 +82,10 @@ def _is_data_set(folder: Path) -> bool:
 
 
 def _sources(folder: Path) -> list[tuple[str, Path, Source]]:
-    """(name, path, source) of the videos and folders of frames in a folder."""
+    """(name, path, source) of the videos in a folder; where there are none, of the folders of
+    frames."""
     videos: list[tuple[str, Path, Source]] = [(p.stem, p, VideoFile(p)) for p in _videos(folder)]
-    return sorted(videos + _frame_folders(folder), key=lambda found: found[1])
+    return sorted(videos or _frame_folders(folder), key=lambda found: found[1])
 
 
 def _frame_folders(folder: Path) -> list[tuple[str, Path, Source]]:

@@ -193,11 +193,15 @@ def test_folders_of_frames_are_clips(tmp_path: Path) -> None:
         "f11.png",
     ]
     assert find_data_sets(tmp_path / "videos") == [(folder, Path("push"))]
-    args = ["--data", str(folder), "--out", str(out), "--points", "20"]
-    assert main([*args, "--fps", "12"]) == 0
+    args = ["--data", str(folder), "--out", str(out), "--points", "20", "--fps", "12"]
+    assert main(args) == 0
     record = read_records(out)[0]
     assert record.view_names == ("cam0", "cam1") and record.episode_id == "000"
     assert record.tracks.shape == (2, 12, 40, 2) and record.fps == 12
+    # beside videos, folders of pictures are previews and the like
+    (folder / "one.mp4").write_bytes(b"")
+    assert [clip.episode_id for clip in find_clips(folder)] == ["one"]
+    (folder / "one.mp4").unlink()
     # a changed picture is a changed clip
     first = find_clips(folder)[0].views[0].source
     before = first.digest()

@@ -19,14 +19,15 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from preprocess_torch.config import MAX_POINTS, PreprocessConfig
-from preprocess_torch.discover import Clip
-from preprocess_torch.errors import ClipError, UsageError
+from preprocess_torch.discover import Clip, View
+from preprocess_torch.errors import ClipError, NotFoundError, UsageError
+from preprocess_torch.models import sha256
 from preprocess_torch.sampling import sample_queries
 from preprocess_torch.segmenters import build_segmenter
 from preprocess_torch.segmenters.base import Segmenter
 from preprocess_torch.trackers import build_tracker
 from preprocess_torch.trackers.base import Tracker
-from preprocess_torch.video import Video, read_video
+from preprocess_torch.video import Timing, Video, parse_timing
 from relam_jax.keypoints.schema import SCHEMA_VERSION, KeypointRecord
 
 PIPELINE_VERSION = 2
@@ -41,10 +42,20 @@ class Engine:
     tracker: Tracker
     points: int
     """candidate slots an entity."""
+    timing: Timing
+    """which frames of a clip are taken."""
+    cameras: tuple[str, ...]
+    """views that are taken; all if empty."""
 
     def describe(self) -> dict[str, Any]:
         """All settings on which a record depends; clips are done again when it changes."""
-        return {
+        asked = {"fps": self.timing.fps, "cameras": list(self.cameras)}
+        asked["trim"] = (
+            []
+            if self.timing == Timing(self.timing.fps)
+            else [self.timing.start, str(self.timing.end)]
+        )
+        return {key: value for key, value in asked.items() if value} | {
             "schema": SCHEMA_VERSION,
             "pipeline": PIPELINE_VERSION,
             "points": self.points,
@@ -69,7 +80,11 @@ def build_engine(config: PreprocessConfig, folder: Path) -> Engine:
     """The segmenter and tracker for the videos in `folder`. Raises `UsageError`."""
     if not 1 <= config.points <= MAX_POINTS:
         raise UsageError(f"--points {config.points}: between 1 and {MAX_POINTS}, please")
-    return Engine(build_segmenter(config, folder), build_tracker(config), config.points)
+    timing = parse_timing(config.fps, config.trim)
+    cameras = tuple(name.strip() for name in config.cameras.split(",") if name.strip())
+    return Engine(
+        build_segmenter(config, folder), build_tracker(config), config.points, timing, cameras
+    )
 
 
 def clip_key(clip: Clip, engine: Engine) -> str:
@@ -77,10 +92,11 @@ def clip_key(clip: Clip, engine: Engine) -> str:
     digest = hashlib.sha256(json.dumps(engine.describe(), sort_keys=True).encode())
     digest.update(clip.video_id.encode("utf-8", "surrogateescape"))
     for view in clip.views:
-        sources = (*engine.segmenter.inputs(view.path), *engine.tracker.inputs(view.path))
-        for path in (view.path, *sources):
+        digest.update(f"\0{view.path.name}\0".encode("utf-8", "surrogateescape"))
+        digest.update(_source_digest(view).encode())
+        for path in (*engine.segmenter.inputs(view.path), *engine.tracker.inputs(view.path)):
             digest.update(f"\0{path.name}\0".encode("utf-8", "surrogateescape"))
-            digest.update(_sha256(path).encode() if path.exists() else b"-")
+            digest.update(sha256(path).encode() if path.exists() else b"-")
     return digest.hexdigest()
 
 
@@ -89,7 +105,7 @@ def process_clip(clip: Clip, engine: Engine, key: str) -> Processed:
 
     The record depends on the files and the settings alone: the same ones give the same bytes.
     """
-    videos = _read_views(clip)
+    videos = _read_views(clip, engine.timing)
     height, width = videos[0].frames.shape[1:3]
     slots = engine.points * len(engine.segmenter.entities)
     entity_id = np.repeat(np.arange(len(engine.segmenter.entities), dtype=np.int32), engine.points)
@@ -107,12 +123,18 @@ def process_clip(clip: Clip, engine: Engine, key: str) -> Processed:
         all_masks.append(masks)
     missing = [e for e in engine.segmenter.required if not any(e in masks for masks in all_masks)]
     if missing:
-        raise ClipError(f"no pixel of {' or '.join(missing)} was found in the first frame")
+        prompts = engine.segmenter.describe().get("prompts", {})
+        named = [f"{e} ({prompts[e]!r})" if e in prompts else e for e in missing]
+        raise NotFoundError(
+            f"no pixel of {' or '.join(named)} was found in the first frame",
+            [video.frames[0] for video in videos],
+            all_masks,
+        )
     record = KeypointRecord(
         video_id=clip.video_id,
         episode_id=clip.episode_id,
         task=clip.task,
-        fps=videos[0].fps,
+        fps=float(videos[0].fps),
         image_size=(height, width),
         view_names=tuple(view.name for view in clip.views),
         entity_names=engine.segmenter.entities,
@@ -122,19 +144,19 @@ def process_clip(clip: Clip, engine: Engine, key: str) -> Processed:
         entity_id=entity_id,
         query_frame=0,
         first_frames=tuple(_jpeg(video.frames[0]) for video in videos),
-        source_sha256=tuple(_sha256(view.path) for view in clip.views),
+        source_sha256=tuple(view.source.digest() for view in clip.views),
         provenance=_provenance(engine, key),
     )
     edges = tuple((video.frames[0], video.frames[-1]) for video in videos)
     return Processed(record, tuple(all_masks), edges)
 
 
-def _read_views(clip: Clip) -> list[Video]:
+def _read_views(clip: Clip, timing: Timing) -> list[Video]:
     """Decode all views and hold them against each other."""
     videos = []
     for view in clip.views:
         try:
-            video = read_video(view.path)
+            video = view.source.read(timing)
         except ClipError as error:
             raise ClipError(f"{view.path.name} {error}") from error
         if len(video.frames) < 2:
@@ -144,7 +166,8 @@ def _read_views(clip: Clip) -> list[Video]:
         seen = [video.frames.shape[axes] for video in videos]
         if len(set(seen)) > 1:
             both = " and ".join("×".join(map(str, shape)) for shape in dict.fromkeys(seen))
-            raise ClipError(f"its views differ in {what}: {both}")
+            hint = "" if what == "length" else " (choose by --cameras)"
+            raise ClipError(f"its views differ in {what}: {both}{hint}")
     return videos
 
 
@@ -164,12 +187,18 @@ def _choose(
 def _provenance(engine: Engine, key: str) -> str:
     packages = ("numpy", "opencv-python-headless", "av")
     tools = {name: importlib.metadata.version(name) for name in packages}
+    parameters = engine.describe()
+    models = [
+        parameters[part]["model"]
+        for part in ("segmenter", "tracker")
+        if "model" in parameters[part]
+    ]
     return json.dumps(
         {
             "schema_version": SCHEMA_VERSION,
             "tools": tools,
-            "models": [],
-            "parameters": engine.describe(),
+            "models": models,
+            "parameters": parameters,
             "seed": "crc32 of the first frame, one a view",
             "key": key,
         },
@@ -182,6 +211,8 @@ def _jpeg(frame: np.ndarray) -> bytes:
     return cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), quality)[1].tobytes()
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _source_digest(view: View) -> str:
+    try:
+        return view.source.digest()
+    except FileNotFoundError:
+        return "-"

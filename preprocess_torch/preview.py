@@ -3,6 +3,8 @@ now."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -28,11 +30,7 @@ def preview_png(processed: Processed) -> bytes:
             colour = COLOURS[index % len(COLOURS)]
             mask = processed.masks[view].get(name)
             if mask is not None:
-                large = cv2.resize(
-                    mask.astype(np.uint8), tuple(size.tolist()), interpolation=cv2.INTER_NEAREST
-                )
-                outline, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-                cv2.drawContours(left, outline, -1, colour, 1)
+                _outline(left, mask, colour)
             slots = np.flatnonzero((record.entity_id == index) & record.visibility[view, 0])
             _draw(
                 left,
@@ -42,8 +40,36 @@ def preview_png(processed: Processed) -> bytes:
                 colour,
             )
         rows.append(np.concatenate([left, np.full_like(left[:, :4], 255), right], axis=1))
-    picture = np.concatenate(rows)
-    for index, name in enumerate(record.entity_names):
+    return _named(np.concatenate(rows), record.entity_names)
+
+
+def masks_png(
+    frames: Sequence[np.ndarray], masks: Sequence[dict[str, np.ndarray]], names: Sequence[str]
+) -> bytes:
+    """A row a view: the first frame with the masks that were found, and what was not."""
+    rows = []
+    for frame, found in zip(frames, masks, strict=True):
+        factor = max(1, round(ENLARGE_TO / frame.shape[0]))
+        row = cv2.resize(frame, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+        for index, name in enumerate(names):
+            if name in found:
+                _outline(row, found[name], COLOURS[index % len(COLOURS)])
+        rows.append(row)
+    seen = {name for found in masks for name in found}
+    named = [name if name in seen else f"{name}: not found" for name in names]
+    return _named(np.concatenate(rows), named)
+
+
+def _outline(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> None:
+    size = image.shape[1::-1]
+    large = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    outline, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(image, outline, -1, colour, 1)
+
+
+def _named(picture: np.ndarray, names: Sequence[str]) -> bytes:
+    """The picture as a PNG, the names of the entities in its corner."""
+    for index, name in enumerate(names):
         at = (6, 16 + 16 * index)
         colour = COLOURS[index % len(COLOURS)]
         cv2.putText(picture, name, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 3, cv2.LINE_AA)

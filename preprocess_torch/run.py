@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from preprocess_torch.config import PreprocessConfig
 from preprocess_torch.discover import Clip, find_clips
-from preprocess_torch.errors import ClipError, UsageError
+from preprocess_torch.errors import ClipError, NotFoundError, UsageError
 from preprocess_torch.pipeline import Engine, build_engine, clip_key, process_clip
-from preprocess_torch.preview import preview_png
+from preprocess_torch.preview import masks_png, preview_png
 from preprocess_torch.store import Store
 from relam_jax.keypoints.records import encode_record
 from relam_jax.keypoints.schema import KeypointRecord
@@ -56,14 +56,16 @@ def run_data_set(config: PreprocessConfig, folder: Path, out: Path) -> Summary:
         raise UsageError(f"--out {out} is the folder of the videos: give another")
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: give a folder")
-    engine, clips = build_engine(config, folder), find_clips(folder)
+    engine = build_engine(config, folder)
+    clips = find_clips(folder, engine.cameras)
     started, frames, done, skipped, failed = time.monotonic(), 0, 0, 0, 0
     keys = []
     with Store(out) as store:
         remark = store.open(engine.describe(), config.redo)
         if remark:
             tqdm.write(remark, file=sys.stderr)
-        bar = tqdm(clips, desc=out.name, unit="video", disable=None, smoothing=0.1)
+        form = "{desc}: {percentage:.0f}% {bar} {n}/{total} videos, {remaining} left{postfix}"
+        bar = tqdm(clips, desc=out.name, disable=None, smoothing=0.1, bar_format=form)
         for clip in bar:
             key, begun = "", time.monotonic()
             try:
@@ -71,7 +73,11 @@ def run_data_set(config: PreprocessConfig, folder: Path, out: Path) -> Summary:
                 processed = None if store.has(key) else _process(clip, engine, key)
             except ClipError as error:
                 failed += 1
-                tqdm.write(f"skipped {clip.video_id}: {error}", file=sys.stderr)
+                see = ""
+                if isinstance(error, NotFoundError):
+                    png = masks_png(error.frames, error.masks, engine.segmenter.entities)
+                    see = f" (see {store.add_preview(clip.video_id, png)})"
+                tqdm.write(f"skipped {clip.video_id}: {error}{see}", file=sys.stderr)
                 store.report(_line(clip, key, status="failed", reason=str(error)))
                 continue
             if processed is None:
@@ -87,7 +93,8 @@ def run_data_set(config: PreprocessConfig, folder: Path, out: Path) -> Summary:
             keys.append(key)
             done += 1
             frames += record.num_frames * record.num_views
-            bar.set_postfix_str(f"{frames / (time.monotonic() - started):.0f} frames/s")
+            spent = time.monotonic() - started
+            bar.set_postfix_str(f"{done / spent:.2g} videos/s, {frames / spent:.3g} frames/s")
         video_ids = [clip.video_id for clip in clips]
         views = max((len(clip.views) for clip in clips if not clip.problem), default=1)
         store.finish(keys, video_ids, views, engine.points * len(engine.segmenter.entities))

@@ -116,11 +116,16 @@ class Store:
 
     def add(self, key: str, video_id: str, example: bytes, preview: bytes) -> None:
         """Keep a finished record; once this returns, a kill does not lose it."""
-        name = file_name(video_id)
-        write_atomic(self.out / "previews" / f"{name}.png", preview)
-        part = self._parts / f"{name}.tfrecord"
+        self.add_preview(video_id, preview)
+        part = self._parts / f"{file_name(video_id)}.tfrecord"
         write_atomic(part, frame(example))
         self._kept[key] = part
+
+    def add_preview(self, video_id: str, preview: bytes) -> Path:
+        """Keep the preview of a video that failed; returns its file."""
+        file = self.out / "previews" / f"{file_name(video_id)}.png"
+        write_atomic(file, preview)
+        return file
 
     def report(self, line: dict[str, Any]) -> None:
         """Append a line to the manifest."""

@@ -32,29 +32,49 @@ def frame(payload: bytes) -> bytes:
     )
 
 
-def read_frames(path: Path) -> Iterator[bytes]:
-    """The payloads of a TFRecord file, in order.
+def frame_offsets(path: Path) -> Iterator[int]:
+    """Where each frame of a TFRecord file begins; the payloads are passed over.
 
-    Raises `ValueError` with the file and the record at fault when a frame is cut off or a check
-    sum differs.
+    Raises `ValueError` when a frame is cut off or a length fails its check.
     """
     with open(path, "rb") as file:
-        left, index = os.fstat(file.fileno()).st_size, 0
-        while left:
+        offset, index, size = 0, 0, os.fstat(file.fileno()).st_size
+        while offset < size:
+            file.seek(offset)
             header = file.read(_HEADER.size)
             if len(header) < _HEADER.size:
                 raise ValueError(f"{path} is cut off in record {index}")
             length, check = _HEADER.unpack(header)
             if masked_crc(header[:8]) != check:
                 raise ValueError(f"{path} is corrupt: the length of record {index} fails its check")
-            left -= _HEADER.size + length + _FOOTER.size
-            if left < 0:
+            end = offset + _HEADER.size + length + _FOOTER.size
+            if end > size:
                 raise ValueError(f"{path} is cut off in record {index}")
-            payload = file.read(length)
-            if masked_crc(payload) != _FOOTER.unpack(file.read(_FOOTER.size))[0]:
-                raise ValueError(f"{path} is corrupt: record {index} fails its check")
-            yield payload
-            index += 1
+            yield offset
+            offset, index = end, index + 1
+
+
+def read_frame_at(path: Path, offset: int, index: int | None = None) -> bytes:
+    """The payload of the frame that begins at `offset`. Raises `ValueError` when its check sum
+    differs."""
+    with open(path, "rb") as file:
+        file.seek(offset)
+        length, _ = _HEADER.unpack(file.read(_HEADER.size))
+        payload = file.read(length)
+        if masked_crc(payload) != _FOOTER.unpack(file.read(_FOOTER.size))[0]:
+            which = f"record {index}" if index is not None else f"the record at {offset}"
+            raise ValueError(f"{path} is corrupt: {which} fails its check")
+        return payload
+
+
+def read_frames(path: Path) -> Iterator[bytes]:
+    """The payloads of a TFRecord file, in order.
+
+    Raises `ValueError` with the file and the record at fault when a frame is cut off or a check
+    sum differs.
+    """
+    for index, offset in enumerate(frame_offsets(path)):
+        yield read_frame_at(path, offset, index)
 
 
 def write_synced(path: Path, data: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -106,16 +108,32 @@ def test_motion_orders_regions_by_when_they_start(tmp_path: Path) -> None:
         segmenter.segment(np.repeat(frames[:1], 5, 0), Path("a.mp4"))
 
 
-def test_unknown_and_future_back_ends_say_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no segmenter 'sam9'; there are masks, color, motion"):
+def test_unknown_back_ends_say_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match="no segmenter 'sam9'; there are masks, color, motion, evf"
+    ):
         build_segmenter(config(segmenter="sam9"), tmp_path)
-    with pytest.raises(UsageError, match="hustvl/EVF-SAM"):
-        build_segmenter(config(segmenter="evf_sam"), tmp_path)
-    with pytest.raises(UsageError, match="no tracker 'x'; there are lucas_kanade"):
+    with pytest.raises(UsageError, match="no tracker 'x'; there are lucas_kanade, cotracker3"):
         build_tracker(config(tracker="x"))
-    with pytest.raises(UsageError, match="facebookresearch/co-tracker"):
-        build_tracker(config(tracker="cotracker3"))
     with pytest.raises(UsageError, match="at least one --color"):
         build_segmenter(config(segmenter="color"), tmp_path)
     with pytest.raises(UsageError, match="twice"):
         build_segmenter(config(segmenter="motion", entities="a,a"), tmp_path)
+
+
+def test_networks_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever of torch and upstream's code is there: the sentence names what is missing."""
+    for variable in ("RELAM_COTRACKER", "RELAM_EVFSAM"):
+        monkeypatch.delenv(variable, raising=False)
+    for name in ("cotracker", "cotracker.predictor", "model", "model.configuration_evf"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    prompt = ("gripper=hand",)
+    for torch in (importlib.util.find_spec("torch"), None):
+        if torch is None:
+            monkeypatch.setitem(sys.modules, "torch", None)
+        with pytest.raises(UsageError, match="co-tracker" if torch else "EXTRAS=torch"):
+            build_tracker(config(tracker="cotracker3"))
+        with pytest.raises(UsageError, match="hustvl/EVF-SAM" if torch else "EXTRAS=torch"):
+            build_segmenter(config(segmenter="evf_sam", prompt=prompt), tmp_path)
+    with pytest.raises(UsageError, match="EXTRAS=torch"):
+        build_segmenter(config(segmenter="sam3", prompt=prompt), tmp_path)

@@ -1,6 +1,6 @@
 """Train policies on anticipated keypoints: records → anticipation model → SAC in simulation.
 
-python experiments/train.py --task drawer_open --num_envs 16
+python experiments/train.py --task drawer_open --num_envs 32
 """
 
 from __future__ import annotations

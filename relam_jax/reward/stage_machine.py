@@ -41,8 +41,10 @@ class RewardConfig:
     success_cap: float = 0.04
     """Largest θ_s, image sides."""
     beside: float = 3.0
-    """Within this many θ_s a subgoal also counts as met once the next one is nearer than it is to
-    this one: the points have passed it by where the plan is a little wrong."""
+    """In stages in which another entity than the effector is to move, a subgoal within this many
+    θ_s also counts as met once the next one is nearer than it is to this one: the points have gone
+    by where the plan is a little wrong. (On the way to an object that would let a gripper pass
+    beside the handle it is to hook.)"""
     effector: str = "gripper"
     """The entity that is a means to an end: in the stages in which another entity is to move it
     counts less (where the plan has both a little wrong, a drawer held back by a gripper that is
@@ -85,6 +87,8 @@ class Goal(NamedTuple):
     """M."""
     threshold: Float[Array, "S V E"]
     """θ_s, image sides."""
+    reach: Float[Array, "S V E"]
+    """how near a subgoal that is gone by must be to count, image sides."""
     weight: Float[Array, "S V E"]
     """of the distances in the dense term."""
 
@@ -170,8 +174,8 @@ def keypoint_reward(
     infinite = jnp.full_like(distance, jnp.inf)
     to_next = keypoint_distance(keypoints, visibility & goal.valid, ahead, infinite)
     gap = keypoint_distance(goal.subgoals[current], goal.valid, ahead, infinite)
-    beside = (distance <= config.beside * threshold) & (to_next < gap)
-    near = (distance <= threshold) | (beside & (current < final))
+    gone_by = (distance <= goal.reach[current]) & (to_next < gap) & (current < final)
+    near = (distance <= threshold) | gone_by
     met = (near | ~goal.valid.any(-1)).all()
 
     stay = state._replace(stage=current + ((current == final) & met), distance=distance)

@@ -97,11 +97,14 @@ def goal_of(plan: Plan, entity_names: Sequence[str], shaping: RewardConfig) -> G
         plan.start, plan.subgoals
     )
     threshold = success_threshold(plan.error, shaping)
+    threshold = jnp.where(means, shaping.effector_slack, 1.0) * threshold
+    carried = means.any((2, 3), keepdims=True)
     return Goal(
         plan.subgoals,
         plan.valid,
         plan.num_stages,
-        jnp.where(means, shaping.effector_slack, 1.0) * threshold,
+        threshold,
+        jnp.where(carried, shaping.beside, 0.0) * threshold,
         jnp.where(means, shaping.effector_weight, jnp.ones_like(threshold)),
     )
 

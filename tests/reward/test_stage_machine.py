@@ -35,6 +35,7 @@ def straight_plan(stages=3):
         jnp.ones((V, E, K), bool),
         jnp.int32(stages),
         jnp.full((S, V, E), THETA),
+        jnp.zeros((S, V, E)),
         jnp.ones((S, V, E)),
     )
     return jnp.asarray(start), goal
@@ -163,10 +164,11 @@ def test_bonuses():
 def test_a_subgoal_that_is_gone_by_beside_counts_once_the_next_is_nearer():
     start, goal = straight_plan(stages=2)
     beside = [start + jnp.array([x, 0.04]) for x in (0.0, 0.15, 0.19, 0.21, 0.25, 0.4)]
-    assert run(beside, goal, RewardConfig(beside=3.0))[1].tolist() == [0, 0, 1, 1, 1]
-    assert run(beside, goal, RewardConfig(beside=1.0))[1].tolist() == [0] * 5
+    wide = goal._replace(reach=3 * goal.threshold)
+    assert run(beside, wide, RewardConfig())[1].tolist() == [0, 0, 1, 1, 1]
+    assert run(beside, goal, RewardConfig())[1].tolist() == [0] * 5
     far = [point + jnp.array([0.0, 0.05]) for point in beside]
-    assert run(far, goal, RewardConfig(beside=3.0))[1].tolist() == [0] * 5
+    assert run(far, wide, RewardConfig())[1].tolist() == [0] * 5
 
 
 def test_the_last_subgoal_draws_on_inside_its_threshold_and_is_lost_outside():

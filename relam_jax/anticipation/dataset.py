@@ -44,12 +44,11 @@ class PlanExamples(NamedTuple):
 
 
 def moments(frames: Int[np.ndarray, " S1"], leeway: float) -> Float[np.ndarray, "S W"]:
-    """W times around each keyframe but the first, in frames, as far as `leeway` of the way to its
+    """W times around each keyframe but the first, as far as `leeway` frames and half-way to its
     neighbours. The last has no leeway: it is what the task is about."""
     gaps = np.diff(frames)
-    before, after = np.append(gaps[:-1], 0), np.append(gaps[1:], 0)
-    share = np.linspace(-leeway, leeway, NUM_MOMENTS)
-    return frames[1:, None] + np.where(share < 0, before[:, None], after[:, None]) * share
+    reach = np.minimum(leeway, np.minimum(gaps, np.append(gaps[1:], 0)) / 2)
+    return frames[1:, None] + reach[:, None] * np.linspace(-1, 1, NUM_MOMENTS)
 
 
 def at_moments(

@@ -39,6 +39,8 @@ class FitConfig:
     """Image sides at which the loss turns from quadratic to linear."""
     point_noise: float = 0.002
     """Standard deviation of each point's jitter in the first frame, image sides."""
+    exact_moments: float = 0.4
+    """Share of the gradient steps in which a keyframe's moment is not yet left open."""
     validation: float = 0.15
     """Share of the clips that early stopping looks at."""
     test: float = 0.15
@@ -87,13 +89,14 @@ def nearest_moment(
     subgoals: Float[Array, "B S V E P 2"],
     around: Float[Array, "B S W V E P 2"],
     weight: Bool[Array, "B S V E P"],
+    free: Bool[Array, ""] | bool = True,
 ) -> Float[Array, "B S V E P 2"]:
     """The true points at that one of the W moments at which they are nearest to the subgoal: when
-    a clip comes by matters less than where."""
+    a clip comes by matters less than where. At the middle one unless `free`."""
     gap = jnp.linalg.norm(jax.lax.stop_gradient(subgoals)[:, :, None] - around, axis=-1)
     weight = weight[:, :, None]
     group = (gap * weight).sum(-1) / jnp.maximum(weight.sum(-1), 1)
-    best = group.sum((-2, -1)).argmin(-1)
+    best = jnp.where(free, group.sum((-2, -1)).argmin(-1), around.shape[2] // 2)
     return jnp.take_along_axis(around, best[:, :, None, None, None, None, None], axis=2)[:, :, 0]
 
 
@@ -106,6 +109,7 @@ def anticipation_loss(
     first_seen: Bool[Array, "B V E P"],
     pose: Float[Array, "B F"],
     num_stages: Array,
+    free: Bool[Array, ""],
     key: PRNGKeyArray,
     config: FitConfig,
 ) -> tuple[Array, dict[str, Array]]:
@@ -117,7 +121,7 @@ def anticipation_loss(
     real_stage = jnp.arange(stages) < num_stages[:, None]
     weight = visibility[:, :1] & visibility[:, 1:] & real_stage[..., None, None, None]
     subgoals = out.subgoals - noise[:, None]
-    distance = (subgoals - nearest_moment(subgoals, around, weight)) / config.huber_delta
+    distance = (subgoals - nearest_moment(subgoals, around, weight, free)) / config.huber_delta
     huber = optax.huber_loss(distance).sum(-1)
     # every entity and view counts alike, however many of its points are seen
     group = (huber * weight).sum(-1) / jnp.maximum(weight.sum(-1), 1)
@@ -246,9 +250,11 @@ def fit(
         near = jnp.take_along_axis(around[clips], subset[:, None, None, ..., None], axis=5)
         seen = jnp.take_along_axis(seen, subset[:, None], axis=4)
         stages = num_stages[clips]
+        # only a model that knows the middle moments may choose: else all slide to the earliest
+        free = step >= config.num_steps * config.exact_moments
         (loss, info), grads = jax.value_and_grad(
             lambda p: anticipation_loss(
-                model, p, start, near, seen, first, pose, stages, noise_key, config
+                model, p, start, near, seen, first, pose, stages, free, noise_key, config
             ),
             has_aux=True,
         )(params)

@@ -42,10 +42,10 @@ class KeyframeConfig:
     """`angle`: m, least gap between keyframes as a fraction of the video."""
     max_gap: float = 0.4
     """`angle`: M, largest gap between keyframes as a fraction of the video."""
-    leeway: float = 0.25
-    """How far the moment of a keyframe is left open, as a share of the way to its neighbours: the
-    anticipation model learns the moment nearest to what it anticipates. Clips are aligned to a
-    frame or two at best, in which a hand moves a centimetre."""
+    leeway: float = 2.0
+    """Frames around a keyframe among which its moment is left open: the anticipation model learns
+    the moment nearest to what it anticipates. Clips are aligned to a frame or two at best, in which
+    a hand moves a centimetre. More would cut corners."""
     max_frames: int = 48
     """Keyframes are chosen among at most so many evenly spaced frames of a clip."""
 

@@ -38,9 +38,9 @@ def test_examples_hold_the_keyframes_of_every_clip(examples):
 
 
 def test_moments_lie_around_their_keyframe_and_never_reach_its_neighbours(examples):
-    times = moments(np.array([0, 20, 30]), 0.25)
-    np.testing.assert_allclose(times[0, [0, 4, -1]], [15, 20, 22.5])
-    np.testing.assert_allclose(times[1], 30)  # the last is what the task is about
+    times = moments(np.array([0, 20, 23, 30]), 2.0)
+    np.testing.assert_allclose(times[0, [0, 4, -1]], [18.5, 20, 21.5])
+    np.testing.assert_allclose(times[2], 30)  # the last is what the task is about
     assert examples.around.shape == (16, 3, 9, 2, 2, 12, 2)
     seen = examples.visibility[:, 1:]
     np.testing.assert_array_equal(examples.around[:, :, 4][seen], examples.points[:, 1:][seen])
@@ -64,6 +64,8 @@ def test_a_subgoal_is_held_against_the_moment_when_the_clip_comes_nearest():
     subgoals[..., 2, :] = 0  # does not count
     nearest = nearest_moment(jnp.asarray(subgoals), jnp.asarray(around), jnp.asarray(weight))
     np.testing.assert_allclose(nearest[0, 0, 0, 0], np.tile(path[6], (3, 1)), atol=1e-6)
+    middle = nearest_moment(jnp.asarray(subgoals), jnp.asarray(around), jnp.asarray(weight), False)
+    np.testing.assert_allclose(middle[0, 0, 0, 0], np.tile(path[4], (3, 1)), atol=1e-6)
 
 
 def test_anticipates_clips_never_trained_on(examples, fitted):

@@ -89,7 +89,9 @@ def inspect(config: InspectConfig, args: list[str]) -> Path:
         context |= {"episode": record.video_id, "sections": _sections(records, shown, config)}
     out = config.out or config.data / "inspect.html"
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, environment().get_template("inspect.html").render(context).encode())
+    write_atomic(
+        out, environment().get_template("inspect.html").render(context).encode("utf-8", "replace")
+    )
     return out
 
 

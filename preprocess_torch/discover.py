@@ -143,9 +143,19 @@ def _checked(clip: Clip, expected: tuple[str, ...]) -> Clip:
     if len(set(have)) < len(have):
         files = ", ".join(view.path.name for view in clip.views)
         problem = f"has several files for one view: {files}"
+    elif not _is_text(clip.episode_id):
+        problem = "has a name that is not UTF-8: rename it"
     elif have != expected:
         problem = f"has the views {', '.join(have)}; the data set has {', '.join(expected)}"
     return replace(clip, problem=problem)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _file_clips(folder: Path) -> list[Clip]:

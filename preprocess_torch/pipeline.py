@@ -96,7 +96,7 @@ def clip_key(clip: Clip, engine: Engine) -> str:
         digest.update(_source_digest(view).encode())
         for path in (*engine.segmenter.inputs(view.path), *engine.tracker.inputs(view.path)):
             digest.update(f"\0{path.name}\0".encode("utf-8", "surrogateescape"))
-            digest.update(sha256(path).encode() if path.exists() else b"-")
+            digest.update(sha256(path).encode() if path.is_file() else b"-")
     return digest.hexdigest()
 
 

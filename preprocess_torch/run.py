@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from preprocess_torch.config import PreprocessConfig
 from preprocess_torch.discover import Clip, find_clips
-from preprocess_torch.errors import ClipError, NotFoundError, UsageError
+from preprocess_torch.errors import ClipError, NotFoundError, UsageError, printable
 from preprocess_torch.pipeline import Engine, build_engine, clip_key, process_clip
 from preprocess_torch.preview import masks_png, preview_png
 from preprocess_torch.store import Store
@@ -77,7 +77,7 @@ def run_data_set(config: PreprocessConfig, folder: Path, out: Path) -> Summary:
                 if isinstance(error, NotFoundError):
                     png = masks_png(error.frames, error.masks, engine.segmenter.entities)
                     see = f" (see {store.add_preview(clip.video_id, png)})"
-                tqdm.write(f"skipped {clip.video_id}: {error}{see}", file=sys.stderr)
+                tqdm.write(printable(f"skipped {clip.video_id}: {error}{see}"), file=sys.stderr)
                 store.report(_line(clip, key, status="failed", reason=str(error)))
                 continue
             if processed is None:

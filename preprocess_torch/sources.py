@@ -4,8 +4,10 @@ pictures, a column of a Parquet file or a step sequence of a TFRecord."""
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +16,9 @@ from typing import Any, Protocol, runtime_checkable
 import cv2
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
-from preprocess_torch.errors import ClipError
+from preprocess_torch.errors import ClipError, no_bombs
 from preprocess_torch.models import sha256
 from preprocess_torch.video import Timing, Video, read_video, select, stack
 from relam_jax.keypoints.tfrecord import read_frame_at
@@ -132,7 +135,10 @@ def frame_files(folder: Path) -> list[Path]:
         (
             p
             for p in folder.iterdir()
-            if p.suffix.lower() in PICTURES and p.name[0] != "." and ".masks." not in p.name
+            if p.suffix.lower() in PICTURES
+            and p.name[0] != "."
+            and ".masks." not in p.name
+            and p.is_file()
         ),
         key=numbers,
     )
@@ -151,6 +157,8 @@ def read_pictures(frames: Iterable[tuple[str, bytes]], fps: float | int, timing:
 
 def _decode(frame: tuple[str, bytes]) -> UInt8[np.ndarray, "H W 3"]:
     name, data = frame
+    with suppress(OSError, SyntaxError), no_bombs(name):  # OpenCV would fill the memory first
+        Image.open(io.BytesIO(data)).close()
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if image is None:
         raise ClipError(f"has a picture that cannot be read: {name}")
@@ -171,6 +179,8 @@ def example_fields(payload: bytes) -> dict[str, Sequence[bytes]]:
 
 def file_sha256(path: Path) -> str:
     """Of a file's bytes; a file that holds many episodes is read once."""
+    if not path.is_file():  # a pipe or a device never ends
+        raise FileNotFoundError(f"{path} is no file")
     status = path.stat()
     return _cached_sha256(path, status.st_mtime_ns, status.st_size)
 

@@ -91,7 +91,7 @@ class Store:
         return remark
 
     def _take_stock(self) -> str | None:
-        for line in _json_lines(self._manifest):
+        for line in json_lines(self._manifest):
             self._lines[line.get("video_id", "")] = line
         remark = None
         if (self.out / INFO).exists():
@@ -179,7 +179,7 @@ def _key(example: bytes) -> str:
     return str(json.loads(decode_record(example).provenance).get("key", ""))
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The lines that are whole: a killed run may leave half a line."""
     if path.exists():
         for line in path.read_text(errors="replace").splitlines():

@@ -136,7 +136,9 @@ def read_video(
     """
     timing, times, seconds, damaged = timing or Timing(), [], [], False
     try:
-        with av.open(str(path)) as container:
+        # `file:`, lest a name be taken for a protocol, and a playlist lead elsewhere
+        options = {"protocol_whitelist": "file"}
+        with av.open(f"file:{path}", options=options) as container:
             if not container.streams.video:
                 what = "has sound but no pictures" if container.streams.audio else "has no pictures"
                 raise ClipError(what)

@@ -15,7 +15,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from preprocess_torch.config import PreprocessConfig
-from preprocess_torch.errors import ClipError, UsageError
+from preprocess_torch.errors import ClipError, UsageError, no_bombs
 
 
 class MaskSegmenter:
@@ -40,7 +40,9 @@ class MaskSegmenter:
         """See `Segmenter`. Labels without a name are background."""
         file = label_image(path)
         try:
-            with Image.open(file) as image:
+            if not file.is_file():
+                raise FileNotFoundError(file)
+            with no_bombs(file.name), Image.open(file) as image:
                 if image.mode not in ("P", "L", "1"):
                     raise ClipError(
                         f"{file.name} is a {image.mode} picture, not a palette or grey label image"
@@ -66,7 +68,7 @@ def build(config: PreprocessConfig, folder: Path) -> MaskSegmenter:
     """Read the names. Raises `UsageError` when masks.json is missing or odd."""
     file = folder / "masks.json"
     example = '{"1": "gripper", "2": "object"}'
-    if not file.exists():
+    if not file.is_file():
         raise UsageError(
             f"{file} is missing: it names the indices of the label images, for instance {example}; "
             "without label images use --segmenter color or motion"

@@ -39,7 +39,7 @@ class TruthTracker:
         from relam_jax.envs import truth  # numpy alone
 
         file = truth_file(path)
-        if not file.exists():
+        if not file.is_file():
             raise ClipError(f"has no truth: {file.name} is missing (record_demos.py --truth)")
         sides = np.array(frames.shape[2:0:-1], np.float64)
         tracks, visible = truth.load(file).tracks(queries / sides)

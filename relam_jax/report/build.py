@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from relam_jax.keypoints.tfrecord import write_atomic
@@ -16,9 +15,10 @@ from relam_jax.report.curves import curve_section, success_shares
 from relam_jax.report.demonstration import (
     Demonstrations,
     anticipation_section,
-    keypoint_section,
+    demonstrated_keypoints,
     read_demonstrations,
 )
+from relam_jax.report.page import environment, section
 from relam_jax.report.pictures import frame_symbols
 from relam_jax.report.progress import reward_section
 from relam_jax.report.run_folder import (
@@ -47,24 +47,13 @@ def write_report(paths: Sequence[Path], out: Path) -> list[str]:
     """
     runs = [read_run(path) for path in paths]
     context = build_context(runs)
-    page = _environment().get_template("report.html").render(context)
+    templates = environment()
+    templates.filters |= {"interval": interval, "duration": duration}
+    templates.globals["hardware"] = hardware_words
+    page = templates.get_template("report.html").render(context)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, page.encode())
     return [s["missing"] for s in context["sections"].values() if s.get("missing")]
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"percent": percent, "interval": interval, "duration": duration}
-    environment.globals["hardware"] = hardware_words
-    environment.filters["thousands"] = lambda x: f"{x:,.0f}".replace(",", "\u202f")
-    return environment
 
 
 def build_context(runs: Sequence[RunFolder]) -> dict[str, Any]:
@@ -73,12 +62,12 @@ def build_context(runs: Sequence[RunFolder]) -> dict[str, Any]:
     rows = [summary_row(run, name) for run, name in zip(runs, names, strict=True)]
     first, demos = runs[0], _Once(lambda: read_demonstrations(runs[0]))
     sections = {
-        "curves": _section(lambda: curve_section(runs)),
-        "keypoints": _section(lambda: keypoint_section(demos.get())),
-        "anticipation": _section(lambda: anticipation_section(demos.get(), first.config.fit)),
-        "reward": _section(lambda: reward_section(demos.get(), first)),
-        "timing": _section(lambda: timing_section(first)),
-        "videos": _section(lambda: video_section(runs, names)),
+        "curves": section(lambda: curve_section(runs)),
+        "keypoints": section(lambda: demonstrated_keypoints(demos.get())),
+        "anticipation": section(lambda: anticipation_section(demos.get(), first.config.fit)),
+        "reward": section(lambda: reward_section(demos.get(), first)),
+        "timing": section(lambda: timing_section(first)),
+        "videos": section(lambda: video_section(runs, names)),
     }
     try:
         frames = frame_symbols(demos.get().shown)
@@ -113,20 +102,7 @@ class _Once:
         return self.value
 
 
-def _section(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The section, or the sentence that says what is missing for it."""
-    try:
-        return make() | {"missing": ""}
-    except (ValueError, OSError) as error:
-        return {"missing": str(error)}
-
-
 # ---------------------------------------------------------------- words and numbers
-
-
-def percent(share: float) -> str:
-    """`93 %`."""
-    return f"{100 * share:.0f}\u202f%"
 
 
 def interval(value: Interval | dict[str, float]) -> str:

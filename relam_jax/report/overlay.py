@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from relam_jax.envs.protocol import BatchedEnv, Candidates, EnvState
 from relam_jax.report.along import reward_along
-from relam_jax.report.palette import entity_rgb
+from relam_jax.report.drawing import draw_points
 from relam_jax.reward.stage_machine import Goal, RewardConfig
 
 VIEW_SIDE = 384
@@ -104,40 +103,18 @@ def overlay_frames(episode: Episode, title: str) -> Iterator[UInt8[np.ndarray, "
     views = len(episode.images[0])
     for t, images in enumerate(episode.images):
         pictures = [
-            _draw_points(
-                image, episode.keypoints[t, v], episode.subgoals[t, v], episode.visibility[t, v]
+            draw_points(
+                image,
+                (VIEW_SIDE, VIEW_SIDE),
+                episode.keypoints[t, v],
+                episode.subgoals[t, v],
+                episode.visibility[t, v],
             )
             for v, image in enumerate(images)
         ]
         yield np.concatenate(
             [np.concatenate(pictures, axis=1), _strip(episode, t, title, VIEW_SIDE * views)]
         )
-
-
-def _draw_points(
-    image: UInt8[np.ndarray, "H W 3"],
-    points: Float[np.ndarray, "E K 2"],
-    goals: Float[np.ndarray, "E K 2"],
-    seen: Bool[np.ndarray, "E K"],
-) -> UInt8[np.ndarray, "Side Side 3"]:
-    picture = cv2.resize(image, (VIEW_SIDE, VIEW_SIDE), interpolation=cv2.INTER_CUBIC)
-    fine = 16  # OpenCV: 4 fractional bits, integers at pixel centres
-
-    def pixel(p: np.ndarray) -> tuple[int, int]:
-        x, y = np.round((np.clip(p, -1, 2) * VIEW_SIDE - 0.5) * fine).astype(int).tolist()
-        return x, y
-
-    options = {"lineType": cv2.LINE_AA, "shift": 4}
-    for e, k in np.argwhere(seen):
-        a, b, colour = pixel(points[e, k]), pixel(goals[e, k]), entity_rgb(int(e))
-        cv2.line(picture, a, b, colour, 1, **options)
-        cv2.circle(picture, b, 4 * fine, (0, 0, 0), 3, **options)
-        cv2.circle(picture, b, 4 * fine, colour, 1, **options)
-    for e, k in np.argwhere(seen):
-        a = pixel(points[e, k])
-        cv2.circle(picture, a, 4 * fine, (0, 0, 0), -1, **options)
-        cv2.circle(picture, a, 3 * fine, entity_rgb(int(e)), -1, **options)
-    return picture
 
 
 def _strip(episode: Episode, t: int, title: str, width: int) -> UInt8[np.ndarray, "Strip Width 3"]:

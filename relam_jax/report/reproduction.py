@@ -426,7 +426,7 @@ def grid(panels: Sequence[Markup], columns: int = 3) -> str:
 
 def _colours() -> str:
     """The page's colours of lines and text, light and dark."""
-    page = Path(__file__).with_name("report.html").read_text()
+    page = Path(__file__).with_name("style.css").read_text()
     light, dark = re.findall(r":root \{(.*?)\}", page, re.S)[:2]
     chosen = [
         "".join(re.findall(r"--(?:muted|line|s\d): [^;]+;", block)).replace(": ", ":")

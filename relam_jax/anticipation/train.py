@@ -268,8 +268,16 @@ def fit(
 
     @jax.jit
     def validation_error(params: Any) -> Array:
-        few = (x[split.validation] for x in (points[:, 0], around, visibility, first_seen))
-        gap, weight = free_gap(model, params, *few, num_stages[split.validation])
+        clips = split.validation
+        gap, weight = free_gap(
+            model,
+            params,
+            points[clips, 0],
+            around[clips],
+            visibility[clips],
+            first_seen[clips],
+            num_stages[clips],
+        )
         return (gap * weight).sum() / jnp.maximum(weight.sum(), 1)
 
     carry, best, history, stale = (params, optimizer.init(params)), (np.inf, params), [], 0

@@ -60,6 +60,8 @@ class PreprocessConfig:
     scaled_offline.pth or scaled_online.pth, downloaded once."""
     device: str = "auto"
     """of the neural networks: auto (a GPU if there is one), cpu, cuda."""
+    workers: int = 1
+    """processes that track, each with its own models; the records are the same."""
     strict: bool = False
     """exit with an error if any video fails, not only if all do."""
     redo: bool = False

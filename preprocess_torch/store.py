@@ -110,9 +110,9 @@ class Store:
                 part.unlink(missing_ok=True)
         return remark
 
-    def has(self, key: str) -> bool:
-        """Whether this record is finished."""
-        return key in self._kept
+    def finished(self) -> frozenset[str]:
+        """Keys of the records that are there."""
+        return frozenset(self._kept)
 
     def add(self, key: str, video_id: str, example: bytes, preview: bytes) -> None:
         """Keep a finished record; once this returns, a kill does not lose it."""

@@ -133,6 +133,8 @@ def test_none_good_is_an_error(make_folder: MakeFolder, tmp_path: Path) -> None:
         (["--data", "ok", "--segmenter", "magic"], "no segmenter 'magic'"),
         (["--data", "ok", "--tracker", "magic"], "no tracker 'magic'"),
         (["--data", "ok", "--points", "0"], "between 1 and 256"),
+        (["--data", "ok", "--workers", "0"], "at least 1"),
+        (["--data", "ok", "--workers", "2", "--tracker", "magic"], "no tracker 'magic'"),
         (["--data", "ok", "--out", "ok"], "folder of the videos"),
         (["--data", "ok", "--out", "file"], "is a file"),
     ],
@@ -219,13 +221,13 @@ def test_new_and_changed_videos_are_the_only_ones_done(
     (folder / "001.mp4").unlink()
     assert run("--data", folder, "--out", out) == 0
     done: list[str] = []
-    real = __import__("preprocess_torch.run").run.process_clip
+    real = __import__("preprocess_torch.workers").workers.process_clip
 
     def spy(clip, engine, key):
         done.append(clip.episode_id)
         return real(clip, engine, key)
 
-    monkeypatch.setattr("preprocess_torch.run.process_clip", spy)
+    monkeypatch.setattr("preprocess_torch.workers.process_clip", spy)
     assert run("--data", folder, "--out", out) == 0
     assert done == []
     (folder / "001.mp4").write_bytes(kept)

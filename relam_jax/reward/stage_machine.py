@@ -93,23 +93,30 @@ class Goal(NamedTuple):
     """of the distances in the dense term."""
 
 
-def success_threshold(
-    error: Float[Array, "*B S V E"], config: RewardConfig
+def stage_motion(
+    start: Float[Array, "*B V E K 2"], subgoals: Float[Array, "*B S V E K 2"]
 ) -> Float[Array, "*B S V E"]:
-    """θ_s from the plan's own error on clips never trained on, both in image sides."""
-    return jnp.clip(config.success_factor * error, config.success_floor, config.success_cap)
+    """How far the points of an entity and view are to go in each stage, mean, image sides."""
+    chain = jnp.concatenate([start[..., None, :, :, :, :], subgoals], axis=-5)
+    return jnp.linalg.norm(jnp.diff(chain, axis=-5), axis=-1).mean(-1)
+
+
+def success_threshold(
+    error: Float[Array, "*B S V E"], motion: Float[Array, "*B S V E"], config: RewardConfig
+) -> Float[Array, "*B S V E"]:
+    """θ_s, from the plan's own error on clips never trained on and the `stage_motion`, all in image
+    sides. What is to move must have gone half its way, as far as the plan is so exact."""
+    wanted = config.success_factor * error
+    threshold = jnp.clip(wanted, config.success_floor, config.success_cap)
+    half = jnp.where(motion >= config.moves, jnp.maximum(motion / 2, wanted), jnp.inf)
+    return jnp.minimum(threshold, half)
 
 
 def is_means(
-    start: Float[Array, "V E K 2"],
-    subgoals: Float[Array, "S V E K 2"],
-    effector: Bool[np.ndarray, " E"],
-    config: RewardConfig,
-) -> Bool[Array, "S 1 E"]:
+    motion: Float[Array, "*B S V E"], effector: Bool[np.ndarray, " E"], config: RewardConfig
+) -> Bool[Array, "*B S 1 E"]:
     """Whether the effector is a means to an end in a stage: another entity is to move."""
-    steps = jnp.diff(jnp.concatenate([start[None], subgoals]), axis=0)
-    moves = (jnp.linalg.norm(steps, axis=-1) >= config.moves).mean(-1) > 0.5
-    other = (moves & ~effector).any((1, 2), keepdims=True)
+    other = ((motion >= config.moves) & ~effector).any((-2, -1), keepdims=True)
     return other & effector
 
 

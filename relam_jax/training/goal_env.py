@@ -25,6 +25,7 @@ from relam_jax.reward.stage_machine import (
     is_means,
     keypoint_reward,
     level,
+    stage_motion,
     start_stage,
     success_threshold,
 )
@@ -93,10 +94,9 @@ def make_observe(
 def goal_of(plan: Plan, entity_names: Sequence[str], shaping: RewardConfig) -> Goal:
     """A batch of plans as the reward needs them."""
     effector = np.array([name == shaping.effector for name in entity_names])
-    means = jax.vmap(partial(is_means, effector=effector, config=shaping))(
-        plan.start, plan.subgoals
-    )
-    threshold = success_threshold(plan.error, shaping)
+    motion = stage_motion(plan.start, plan.subgoals)
+    means = is_means(motion, effector, shaping)
+    threshold = success_threshold(plan.error, motion, shaping)
     threshold = jnp.where(means, shaping.effector_slack, 1.0) * threshold
     carried = means.any((2, 3), keepdims=True)
     return Goal(

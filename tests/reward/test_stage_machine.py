@@ -13,6 +13,7 @@ from relam_jax.reward.stage_machine import (
     RewardConfig,
     is_means,
     keypoint_reward,
+    stage_motion,
     start_stage,
     success_threshold,
 )
@@ -182,7 +183,9 @@ def test_the_effector_is_a_means_where_another_entity_is_to_move():
     start = jnp.full((V, E, K, 2), 0.2)
     step = jnp.array([[0.1, 0.0], [0.1, 0.05], [0.0, 0.05]])  # of (gripper, object) a stage
     subgoals = start + jnp.cumsum(step, axis=0)[:, None, :, None, None]
-    means = is_means(start, subgoals, np.array([True, False]), RewardConfig())
+    motion = stage_motion(start, subgoals)
+    np.testing.assert_allclose(motion[:, 0], step * 2**0.5, rtol=1e-5)
+    means = is_means(motion, np.array([True, False]), RewardConfig())
     assert means[:, 0].tolist() == [[False, False], [True, False], [True, False]]
 
 
@@ -199,8 +202,16 @@ def test_weights_count_in_the_dense_term():
 def test_threshold_follows_the_error_of_the_plan():
     config = RewardConfig(success_factor=3.0, success_floor=0.01, success_cap=0.03)
     error = jnp.array([0.0, 0.005, 0.1]).reshape(3, 1, 1)
-    threshold = success_threshold(error, config).ravel()
+    threshold = success_threshold(error, jnp.zeros_like(error), config).ravel()
     np.testing.assert_allclose(threshold, [0.01, 0.015, 0.03], rtol=1e-6)
+
+
+def test_what_is_to_move_must_have_gone_half_its_way():
+    error = jnp.array([0.001, 0.001, 0.004, 0.001]).reshape(4, 1, 1)
+    motion = jnp.array([0.03, 0.1, 0.02, 0.01]).reshape(4, 1, 1)
+    threshold = success_threshold(error, motion, RewardConfig()).ravel()
+    # half of 0.03; the floor; three times the error, above half the way; stands still
+    np.testing.assert_allclose(threshold, [0.015, 0.02, 0.012, 0.02], rtol=1e-6)
 
 
 def test_batch_is_one_trace():

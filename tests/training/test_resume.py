@@ -173,7 +173,7 @@ def test_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
 
 
 def test_incompatible_checkpoints_are_named(tmp_path):
-    checkpoints, config = Checkpoints(tmp_path), TrainConfig()
+    checkpoints, config = Checkpoints(tmp_path), TrainConfig(num_envs=16)
     checkpoints.save(100, {"x": np.arange(3)}, config)
     with pytest.raises(ValueError, match="num_envs: 16 → 8"):
         checkpoints.restore({"x": np.arange(3)}, replace(config, num_envs=8))

@@ -304,6 +304,8 @@ def whole_loop(task: str, utd: float, windows: int, anticipation: Anticipation) 
     quarter = 480  # env_steps: 16 environments × 30
     config = TrainConfig(
         task=task,
+        num_envs=16,
+        episode_length=120,
         utd=utd,
         learning_starts=quarter,
         total_env_steps=quarter * (windows + 2),  # the first learns nothing, the second compiles

@@ -85,6 +85,14 @@ class PlanError(NamedTuple):
     """share of the stages whose stop logit has the right sign."""
 
 
+def which_count(
+    visibility: Bool[Array, "B S1 V E P"], num_stages: Int[Array, " B"]
+) -> Bool[Array, "B S V E P"]:
+    """The points of each real stage that are seen in the first frame and in that keyframe."""
+    real_stage = jnp.arange(visibility.shape[1] - 1) < num_stages[:, None]
+    return visibility[:, :1] & visibility[:, 1:] & real_stage[..., None, None, None]
+
+
 def nearest_moment(
     subgoals: Float[Array, "B S V E P 2"],
     around: Float[Array, "B S W V E P 2"],
@@ -119,7 +127,7 @@ def anticipation_loss(
     noise = config.point_noise * jax.random.normal(key, start.shape)
     out = roll_out(model, params, start + noise, first_seen, stages, pose)
     real_stage = jnp.arange(stages) < num_stages[:, None]
-    weight = visibility[:, :1] & visibility[:, 1:] & real_stage[..., None, None, None]
+    weight = which_count(visibility, num_stages)
     subgoals = out.subgoals - noise[:, None]
     distance = (subgoals - nearest_moment(subgoals, around, weight, free)) / config.huber_delta
     huber = optax.huber_loss(distance).sum(-1)
@@ -148,10 +156,8 @@ def free_gap(
     num_stages: Int[Array, " B"],
 ) -> tuple[Float[Array, "B S V E C"], Bool[Array, "B S V E C"]]:
     """Distance of the model's own roll-out to the true points, image sides, and where it counts."""
-    stages = around.shape[1]
-    subgoals = roll_out(model, params, start, first_seen, stages).subgoals
-    real_stage = jnp.arange(stages) < num_stages[:, None]
-    weight = visibility[:, :1] & visibility[:, 1:] & real_stage[..., None, None, None]
+    subgoals = roll_out(model, params, start, first_seen, around.shape[1]).subgoals
+    weight = which_count(visibility, num_stages)
     return jnp.linalg.norm(subgoals - nearest_moment(subgoals, around, weight), axis=-1), weight
 
 

@@ -174,13 +174,12 @@ def keypoint_reward(
 ) -> tuple[Float[Array, ""], StageState]:
     """Reward of having come to `keypoints`, and the state that the next step starts from."""
     current, final = _current(state.stage, goal), goal.num_stages - 1
-    distance = keypoint_distance(
-        keypoints, visibility & goal.valid, goal.subgoals[current], state.distance
-    )
+    seen, subgoal = visibility & goal.valid, goal.subgoals[current]
+    distance = keypoint_distance(keypoints, seen, subgoal, state.distance)
     threshold, ahead = goal.threshold[current], goal.subgoals[jnp.minimum(current + 1, final)]
     infinite = jnp.full_like(distance, jnp.inf)
-    to_next = keypoint_distance(keypoints, visibility & goal.valid, ahead, infinite)
-    gap = keypoint_distance(goal.subgoals[current], goal.valid, ahead, infinite)
+    to_next = keypoint_distance(keypoints, seen, ahead, infinite)
+    gap = keypoint_distance(subgoal, goal.valid, ahead, infinite)
     gone_by = (distance <= goal.reach[current]) & (to_next < gap) & (current < final)
     near = (distance <= threshold) | gone_by
     met = (near | ~goal.valid.any(-1)).all()

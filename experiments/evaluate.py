@@ -1,5 +1,8 @@
 """Evaluate the newest checkpoint of a run: success with its interval, and a video a seed.
 
+Episodes are as long as the benchmark's own (500 env_steps in Meta-World); success within the
+shorter episodes of training stands beside it.
+
     python experiments/evaluate.py --run runs/x
 
 Writes runs/x/evaluation.json and runs/x/evaluation.seed0.mp4 …
@@ -35,11 +38,13 @@ def main() -> None:
     from relam_jax.report.evaluation import evaluate_run
 
     result = evaluate_run(args.run, args.episodes, args.video, args.out)
-    any_step, end = result["success_any"], result["success_end"]
+    any_step, in_time, end = (result[f"success_{x}"] for x in ("any", "in_time", "end"))
     print(
         f"{args.run} after {result['env_steps']} env_steps, {result['num_seeds']} seeds × "
-        f"{result['episodes']} episodes: success {any_step['mean']:.0%} at any step (95 % CI "
-        f"{any_step['low']:.0%} to {any_step['high']:.0%}), {end['mean']:.0%} at the end, "
+        f"{result['episodes']} episodes: success {any_step['mean']:.0%} within "
+        f"{result['episode_length']} env_steps (95 % CI {any_step['low']:.0%} to "
+        f"{any_step['high']:.0%}), {in_time['mean']:.0%} within "
+        f"{result['training_episode_length']} as in training, {end['mean']:.0%} at the end, "
         f"{result['stages_met']['mean']:.0%} of the subgoals met; written to "
         f"{args.out or args.run / 'evaluation.json'}"
     )

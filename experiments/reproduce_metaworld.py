@@ -224,7 +224,8 @@ def evaluated(run: Path, env_steps: int, episodes: int) -> bool:
     """Whether the run was evaluated at its full budget."""
     file = run / "evaluation.json"
     found = json.loads(file.read_text()) if file.exists() else {"env_steps": -1}
-    return found["env_steps"] >= env_steps and found["episodes"] == episodes
+    whole = found["env_steps"] >= env_steps and found["episodes"] == episodes
+    return whole and "success_in_time" in found
 
 
 def fit(argv: list[str]) -> None:

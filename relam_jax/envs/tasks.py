@@ -42,6 +42,8 @@ class TaskSpec:
     """the views, called `cam0`, `cam1`, …"""
     entities: tuple[tuple[str, tuple[str, ...]], ...] | None = None
     """(entity, its bodies), in order; None: gripper, and what the scripted expert moves."""
+    horizon: int = 500
+    """the benchmark's own time limit, env_steps; training may use a shorter one."""
     tail: int = 10
     """env_steps that a demonstration goes on after its first success, all of them successful."""
 

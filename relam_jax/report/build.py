@@ -154,6 +154,9 @@ def summary_row(run: RunFolder, name: str) -> dict[str, Any]:
         "episodes": config.eval_episodes,
         "views": "",
         "any": None,
+        "in_time": None,
+        "limit": config.episode_length,
+        "training_limit": config.episode_length,
         "end": None,
         "stages": None,
         "env_steps": 0,
@@ -166,11 +169,14 @@ def summary_row(run: RunFolder, name: str) -> dict[str, Any]:
     if run.evaluation:
         e = run.evaluation
         row |= {"any": e["success_any"], "end": e["success_end"]["mean"]}
+        row |= {"in_time": e["success_in_time"]["mean"]}
+        row |= {"limit": e["episode_length"], "training_limit": e["training_episode_length"]}
         row |= {"stages": e["stages_met"]["mean"], "env_steps": e["env_steps"]}
         row |= {"episodes": e["episodes"], "of": "final evaluation"}
     elif len(shares):
         last = success_interval(outcomes(shares[-1], config.eval_episodes))
         row |= {"any": last._asdict(), "end": float(run.evals["success_end"][-1])}
+        row |= {"in_time": last.mean}
         row |= {"stages": float(run.evals["stage"][-1]), "of": "last evaluation while training"}
         row |= {"env_steps": int(run.evals["env_steps"][-1])}
     return row

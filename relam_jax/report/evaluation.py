@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from relam_jax.agents.sac import make_sac
 from relam_jax.envs.protocol import BatchedEnv
+from relam_jax.envs.tasks import resolve_task
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.report.overlay import Watch, overlay_frames, watched_episode
 from relam_jax.report.run_folder import demonstrations, read_config, run_anticipation
@@ -47,7 +49,8 @@ class Outcome(NamedTuple):
 
 
 def play(run: Path, config: TrainConfig, episodes: int, watch_seeds: int) -> Outcome:
-    """Evaluate the newest checkpoint, watching the first episode of the first `watch_seeds` seeds.
+    """Evaluate the newest checkpoint up to the time limit of `config`, watching the first episode
+    of the first `watch_seeds` seeds.
 
     Raises:
         ValueError: there is no checkpoint or no anticipation model, or they are of another version.
@@ -66,7 +69,7 @@ def play(run: Path, config: TrainConfig, episodes: int, watch_seeds: int) -> Out
             goals.append(env.goal)
         return mode(actor, obs)
 
-    agent_steps = config.episode_length // config.action_repeat
+    agent_steps = -(-config.episode_length // config.action_repeat)
     try:
         result = evaluate(env, act, config.num_seeds, agent_steps)
         return Outcome(result, env_steps, watch, goals[0])
@@ -75,7 +78,8 @@ def play(run: Path, config: TrainConfig, episodes: int, watch_seeds: int) -> Out
 
 
 def evaluate_run(run: Path, episodes: int, video: bool, out: Path | None) -> dict[str, Any]:
-    """Evaluate a run; write `out` (default: evaluation.json in its folder) and videos beside it.
+    """Evaluate a run up to the benchmark's own time limit; write `out` (default: evaluation.json in
+    its folder) and videos beside it.
 
     Raises:
         ValueError: there is nothing to evaluate, or `episodes` is not positive.
@@ -84,8 +88,9 @@ def evaluate_run(run: Path, episodes: int, video: bool, out: Path | None) -> dic
         raise ValueError(f"--episodes must be at least 1, not {episodes}")
     out = out or run / "evaluation.json"
     config = read_config(run)
+    played = replace(config, episode_length=resolve_task(config.task).horizon)
     began = time.monotonic()
-    outcome = play(run, config, episodes, min(config.num_seeds, MAX_VIDEOS) if video else 0)
+    outcome = play(run, played, episodes, min(config.num_seeds, MAX_VIDEOS) if video else 0)
     seconds = time.monotonic() - began
     out.parent.mkdir(parents=True, exist_ok=True)
     videos = write_videos(out, config, outcome)
@@ -128,20 +133,27 @@ def _result(
 ) -> dict[str, Any]:
     demos = demonstrations(config)
     anticipation = run_anticipation(run, config)
+    # within the time limit of training, which is shorter than the benchmark's
+    in_time = evaluation.first_success * config.action_repeat <= config.episode_length
+    to_success = float(np.median(evaluation.first_success)) * config.action_repeat
     success = {
         "success_any": success_interval(evaluation.success_any)._asdict(),
+        "success_in_time": success_interval(in_time)._asdict(),
         "success_end": success_interval(evaluation.success_end)._asdict(),
         "stages_met": bootstrap_interval(np.asarray(evaluation.stage, float))._asdict(),
         "return": bootstrap_interval(np.asarray(evaluation.keypoint_return, float))._asdict(),
     }
-    rows = zip(evaluation.success_any, evaluation.success_end, evaluation.stage, strict=True)
+    rows = zip(
+        *(evaluation.success_any, in_time, evaluation.success_end, evaluation.stage), strict=True
+    )
     per_seed = [
         {
             "success_any": float(a.mean()),
-            "success_end": float(b.mean()),
-            "stages_met": float(c.mean()),
+            "success_in_time": float(b.mean()),
+            "success_end": float(c.mean()),
+            "stages_met": float(d.mean()),
         }
-        for a, b, c in rows
+        for a, b, c, d in rows
     ]
     return {
         "run": str(run),
@@ -150,9 +162,13 @@ def _result(
         "interval": INTERVAL,
         "num_seeds": config.num_seeds,
         "episodes": episodes,
+        "episode_length": resolve_task(config.task).horizon,
+        "training_episode_length": config.episode_length,
+        "env_steps_to_success": to_success if np.isfinite(to_success) else None,
         "per_seed": per_seed,
         "outcomes": {
             "success_any": _digits(evaluation.success_any),
+            "success_in_time": _digits(in_time),
             "success_end": _digits(evaluation.success_end),
         },
         "reward": config.reward,

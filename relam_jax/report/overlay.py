@@ -16,12 +16,15 @@ from relam_jax.reward.stage_machine import Goal, RewardConfig
 
 VIEW_SIDE = 384
 """Pixels a side of a view in the video."""
+LINGER = 12
+"""Frames that are shown after the watched environments have succeeded."""
 STRIP = 56
 """Height of the text below, pixels."""
 
 
 class Watch:
-    """Passes everything on to a `BatchedEnv`, keeping the first episode of some environments.
+    """Passes everything on to a `BatchedEnv`, keeping the first episode of some environments until
+    all of them have ended, or succeeded `LINGER` frames ago.
 
     It sees the last state of an episode, which a `GoalEnv` resets before anybody could render it.
     """
@@ -54,7 +57,9 @@ class Watch:
             self.states.append(EnvState(*(np.array(x[self.watched]) for x in seen)))
             views = range(len(self.env.view_names))
             self.images.append([[self.env.render(i, v) for v in views] for i in self.watched])
-            self._over = bool(seen.truncated[self.watched].all())
+            earlier = [s.success for s in self.states[:-LINGER]]
+            done = seen.truncated[self.watched] | np.any(earlier, axis=0)
+            self._over = bool(done.all())
         return seen
 
 

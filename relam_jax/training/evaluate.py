@@ -19,6 +19,8 @@ class Evaluation(NamedTuple):
     """the simulator's success flag at any env_step of the episode."""
     success_end: Bool[np.ndarray, "S P"]
     """... in the last agent step."""
+    first_success: Float[np.ndarray, "S P"]
+    """agent steps until that flag first was up, inf if it never was."""
     stage: Float[np.ndarray, "S P"]
     """share of the subgoals met at the end."""
     keypoint_return: Float[np.ndarray, "S P"]
@@ -37,16 +39,16 @@ def evaluate(
     episodes = env.num_envs // num_seeds
     states = np.tile(np.arange(episodes) % env.env.num_init_states, num_seeds)
     obs = env.reset(init_states=states)
-    success_any, total, step = np.zeros(env.num_envs, bool), np.zeros(env.num_envs), None
-    for _ in range(agent_steps):
+    first, total, step = np.full(env.num_envs, np.inf), np.zeros(env.num_envs), None
+    for t in range(1, agent_steps + 1):
         action = act(obs.reshape(num_seeds, episodes, -1))
         step = env.step(np.asarray(action).reshape(env.num_envs, -1))
         obs = step.obs
-        success_any |= step.success
+        first = np.where(step.success, np.minimum(first, t), first)
         total += np.asarray(step.reward)
     assert step is not None and step.truncated.all(), "an episode is longer than agent_steps"
     share = np.asarray(step.stage) / np.asarray(step.num_stages)
-    rows = (success_any, step.success, share, total)
+    rows = (np.isfinite(first), step.success, first, share, total)
     return Evaluation(*(np.asarray(x).reshape(num_seeds, episodes) for x in rows))
 
 

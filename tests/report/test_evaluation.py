@@ -54,6 +54,10 @@ def test_evaluation_with_videos_and_their_report(trained, capsys):
     assert [len(row) for row in result["outcomes"]["success_any"]] == [EPISODES] * 2
     share = np.mean([[int(x) for x in row] for row in result["outcomes"]["success_any"]])
     assert result["success_any"]["mean"] == pytest.approx(share)
+    in_time = result["outcomes"]["success_in_time"]
+    pairs = zip("".join(in_time), "".join(result["outcomes"]["success_any"]), strict=True)
+    assert all(early <= late for early, late in pairs)
+    assert (result["episode_length"], result["training_episode_length"]) == (500, 15)
     assert result["success_any"]["low"] <= share <= result["success_any"]["high"]
     assert result["keypoint_source"] == "projected"
     assert result["views"] == ["cam0", "cam1"]
@@ -67,7 +71,7 @@ def test_evaluation_with_videos_and_their_report(trained, capsys):
         assert result["videos"] == ["evaluation.seed0.mp4", "evaluation.seed1.mp4"]
         with av.open(str(trained / result["videos"][1])) as video:
             frames = [f.to_ndarray(format="rgb24") for f in video.decode(video=0)]
-        assert len(frames) == AGENT_STEPS + 1, "the last state is shown too"
+        assert len(frames) == -(-500 // 3) + 1, "the benchmark's time, and the last state"
         assert frames[0].shape[1] == 2 * 384
         assert page.tags.count("video") == 2
     else:  # no renderer on this machine

@@ -10,6 +10,7 @@ import pytest
 from relam_jax.logs import RunLog
 from relam_jax.report.reproduction import (
     FIGURES,
+    OUTCOMES,
     SUITES,
     Cell,
     collect_cell,
@@ -44,8 +45,11 @@ def make_run(out, cell, seed, success, outcomes=None, env_steps=4000):
         evaluation = {
             "env_steps": env_steps,
             "episodes": len(outcomes),
-            "outcomes": {"success_any": [outcomes]},
-            "per_seed": [{"success_any": share, "success_end": share, "stages_met": share}],
+            "episode_length": 500,
+            "training_episode_length": 150,
+            "env_steps_to_success": 60.0,
+            "outcomes": {name: [outcomes] for name in OUTCOMES},
+            "per_seed": [{name: share for name in (*OUTCOMES, "stages_met")}],
             "demonstrations": {"number": 30, "tracker": cell.tracker},
             "date": f"2026-11-2{seed}",
             "commit": "abc",
@@ -123,7 +127,7 @@ def test_a_complete_cell(out):
 def test_an_evaluation_of_a_smaller_budget_does_not_count(out):
     cell = collect_cell(replace(CELL, env_steps=5000), out)
     assert cell["finished_seeds"] == [] and cell["success_any"] is None
-    assert "| 0 of 3 × – | – (partial) | – | – | – | – | 4.0 |" in table([cell])
+    assert "| 0 of 3 × – | – (partial) | – | – | – | – | – | 4.0 |" in table([cell])
 
 
 def test_seeds_of_different_settings_are_named(out):

@@ -47,7 +47,7 @@ bench: setup ## speed of learning and stepping beside the machine's limit and ot
 bench-tracking: setup ## Lucas-Kanade against the simulator's true tracks
 	$(PY) experiments/bench_tracking.py
 
-reproduce-metaworld: setup ## the Meta-World table: REPRODUCE_ARGS="--suite main|observation|baselines|ten|all"
+reproduce-metaworld: setup ## the Meta-World table: REPRODUCE_ARGS="--suite main|observation|baselines|ten|tracked|all"
 	$(PY) experiments/reproduce_metaworld.py $(REPRODUCE_ARGS)
 
 lock: setup ## resolve requirements.txt and requirements-gpu.txt anew (needs uv)

@@ -43,7 +43,7 @@ ONE_THREAD = {
 class Args:
     """Arguments of the command line."""
 
-    suite: Literal["main", "observation", "baselines", "ten", "all"] = "main"
+    suite: Literal["main", "observation", "baselines", "ten", "tracked", "all"] = "main"
     """Which cells."""
     tasks: str = ""
     """Only these tasks of the suite, comma separated."""
@@ -166,6 +166,7 @@ def seed_jobs(cell: Cell, seed: int, args: Args) -> tuple[Job, Job]:
             *("--task", cell.task, "--anticipation", cell.anticipation(args.out)),
             *("--data", args.out / "data" / cell.model, "--out", run, "--resume"),
             *("--reward", cell.reward, "--observation", cell.observation, "--seed", seed),
+            *("--keypoints", cell.keypoints),
             *("--total_env_steps", cell.env_steps, *shlex.split(args.train_args)),
         ),
         beside(run),

@@ -17,13 +17,14 @@ A frame is taken in six steps:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from preprocess_torch.config import PreprocessConfig
 from preprocess_torch.trackers.base import Tracks
@@ -83,6 +84,8 @@ class LucasKanadeConfig:
 class _Picture(NamedTuple):
     """A frame as the tracker sees it."""
 
+    frame: np.ndarray
+    """(H, W, 3) uint8, as it came."""
     flow: np.ndarray
     """(h, w, 3) uint8, for the flow."""
     smooth: np.ndarray
@@ -91,10 +94,11 @@ class _Picture(NamedTuple):
     @staticmethod
     def make(frame: np.ndarray, size: tuple[int, int], blur: float) -> _Picture:
         """Bring a frame to the working size."""
+        sized = frame
         if frame.shape[1::-1] != size:
-            frame = cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)
-        flow = cv2.GaussianBlur(frame, (0, 0), blur) if blur else frame
-        return _Picture(flow, cv2.GaussianBlur(flow, (0, 0), 0.8))
+            sized = cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)
+        flow = cv2.GaussianBlur(sized, (0, 0), blur) if blur else sized
+        return _Picture(frame, flow, cv2.GaussianBlur(flow, (0, 0), 0.8))
 
 
 class _View(NamedTuple):
@@ -129,62 +133,135 @@ class LucasKanadeTracker:
         path: Path,
     ) -> Tracks:
         """See `Tracker`."""
-        c = self.config
-        size, scale = _working_size(frames.shape[1:3], c.short_side)
-        # OpenCV's integers are pixel centres, hence the half
-        start = (queries * scale - 0.5).astype(np.float32)
-        first = _Picture.make(frames[0], size, c.blur)
-        origin = _View(first, start, patches_at(first.smooth, start, c.patch), 0)
-        companions, everyone = Companions(start, entity_id), np.arange(len(start))
-        slow, points, seen, before = origin.patches, start, np.ones(len(start), bool), first
-        history = [(points, seen, np.ones(len(start), np.float32))]
-        entities = [np.flatnonzero(entity_id == index) for index in np.unique(entity_id)]
-        last_seen = [_View(first, start[e], origin.patches[e], 0) for e in entities]
-        for index, frame in enumerate(frames[1:], start=1):
-            now = _Picture.make(frame, size, c.blur)
-            # 1. flow
-            moved, error = self._there_and_back(before, now, points, points)
-            look = self._look(now, moved, origin.patches, slow)
-            good = seen & (error < c.round_trip) & (look < c.gate)
-            # 2. companions
-            together = companions.predict(points, moved, good, everyone)
-            follows = np.linalg.norm(moved - together, axis=-1) < c.stray
-            good &= follows | (companions.agreeing(points, moved, good, c.ally_step) >= c.allies)
-            # 3. the lost
-            lost = np.flatnonzero(~good)
-            guess = together[lost]
-            enough = np.bincount(entity_id[good], minlength=entity_id.max() + 1)[entity_id[lost]]
-            enough = enough >= c.enough
-            # from frame 0 errors do not add up, but a few companions do not span what has changed
-            # since
-            guess[enough] = companions.predict(start, moved, good, lost[enough])
-            moved[lost], error[lost] = guess, 0.5 * c.round_trip
-            look[lost] = self._look(now, moved[lost], origin.patches[lost], slow[lost])
-            carried = lost[enough & seen[lost] & (look[lost] < c.carry)]
-            found = self._pull_to_origin(origin, now, moved, lost, c.recover, None)
-            good[lost[found]] = True
-            # 5. no drift (before 4: a carried point was just put where its companions are)
-            self._pull_to_origin(origin, now, moved, np.flatnonzero(good), c.anchor, look)
-            # 4. the carried
-            good[carried] = True
-            # 6. the hidden
-            patches = patches_at(now.smooth, moved, c.patch)
-            for number, mine in enumerate(entities):
-                share = good[mine].mean()
-                if share > c.mostly:
-                    last_seen[number] = _View(now, moved[mine], patches[mine], index)
-                elif share < c.hardly and self._find_again(
-                    last_seen[number], now, index, moved, good, mine
-                ):
-                    slow[mine] = patches[mine] = patches_at(now.smooth, moved[mine], c.patch)
+        online = OnlineLucasKanade(frames[0], queries, entity_id, self.config)
+        history = [online.seen()]
+        for frame in frames[1:]:
+            online.advance(frame)
+            history.append(online.seen())
+        return Tracks(*(np.stack(column) for column in zip(*history, strict=True)))
 
-            slow = np.where(good[:, None, None], (1 - c.average) * slow + c.average * patches, slow)
-            companions.observe(moved, good)
-            trust = np.clip(1 - 0.5 * error / c.round_trip - 0.5 * look / c.gate, 0, 1)
-            history.append((moved, good, np.where(good, trust, 0).astype(np.float32)))
-            before, points, seen = now, moved, good
-        tracks, visibility, confidence = (np.stack(column) for column in zip(*history, strict=True))
-        return Tracks(((tracks + 0.5) / scale).astype(np.float32), visibility, confidence)
+
+_KEPT = ("slow", "points", "good", "trust", "index")
+
+
+class Seen(NamedTuple):
+    """Q points in one frame; see `Tracks`."""
+
+    points: Float[np.ndarray, "Q 2"]
+    visibility: Bool[np.ndarray, " Q"]
+    confidence: Float[np.ndarray, " Q"]
+
+
+class OnlineLucasKanade:
+    """Points that are followed from frame to frame, of a clip or of a simulator's camera."""
+
+    def __init__(
+        self,
+        frame: UInt8[np.ndarray, "H W 3"],
+        queries: Float[np.ndarray, "Q 2"],
+        entity_id: Int[np.ndarray, " Q"],
+        config: LucasKanadeConfig,
+    ) -> None:
+        """`queries`: pixels from the corner, in this first frame."""
+        self.config, self._entity_id = config, entity_id
+        self._size, self._scale = _working_size(frame.shape[:2], config.short_side)
+        # OpenCV's integers are pixel centres, hence the half
+        start = (queries * self._scale - 0.5).astype(np.float32)
+        first = _Picture.make(frame, self._size, config.blur)
+        self._origin = _View(first, start, patches_at(first.smooth, start, config.patch), 0)
+        self._companions = Companions(start, entity_id)
+        self._entities = [np.flatnonzero(entity_id == index) for index in np.unique(entity_id)]
+        self._last_seen = [
+            _View(first, start[e], self._origin.patches[e], 0) for e in self._entities
+        ]
+        self._slow, self._points, self._before = self._origin.patches.copy(), start, first
+        self._good, self._trust = np.ones(len(start), bool), np.ones(len(start), np.float32)
+        self._index = 0
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything that `set_state` needs to go on bit for bit."""
+        out = {name: np.asarray(getattr(self, f"_{name}")) for name in _KEPT}
+        out |= {"before": self._before.frame, "drift": self._companions.drift}
+        for number, view in enumerate((self._origin, *self._last_seen)):
+            out |= {f"frame{number}": view.picture.frame, f"points{number}": view.points}
+            out |= {f"patches{number}": view.patches, f"index{number}": np.asarray(view.frame)}
+        return out
+
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from the `state` of a tracker of the same points."""
+        for name in _KEPT:
+            setattr(self, f"_{name}", np.array(state[name]))
+
+        def picture(name: str) -> _Picture:
+            return _Picture.make(np.array(state[name]), self._size, self.config.blur)
+
+        self._before = picture("before")
+        self._origin, *self._last_seen = [
+            _View(
+                picture(f"frame{n}"),
+                np.array(state[f"points{n}"]),
+                np.array(state[f"patches{n}"]),
+                int(state[f"index{n}"]),
+            )
+            for n in range(1 + len(self._entities))
+        ]
+        self._companions = Companions(self._origin.points, self._entity_id)
+        self._companions.drift = np.array(state["drift"])
+
+    def seen(self) -> Seen:
+        """Where the points are in the newest frame, pixels from the corner."""
+        points = ((self._points + 0.5) / self._scale).astype(np.float32)
+        return Seen(points, self._good, self._trust)
+
+    def advance(self, frame: UInt8[np.ndarray, "H W 3"]) -> None:
+        """Follow the points into the next frame."""
+        c, entity_id, origin = self.config, self._entity_id, self._origin
+        companions, start, slow = self._companions, self._origin.points, self._slow
+        self._index += 1
+        now = _Picture.make(frame, self._size, c.blur)
+        # 1. flow
+        moved, error = self._there_and_back(self._before, now, self._points, self._points)
+        look = self._look(now, moved, origin.patches, slow)
+        good = self._good & (error < c.round_trip) & (look < c.gate)
+        # 2. companions
+        everyone = np.arange(len(start))
+        together = companions.predict(self._points, moved, good, everyone)
+        follows = np.linalg.norm(moved - together, axis=-1) < c.stray
+        allies = companions.agreeing(self._points, moved, good, c.ally_step)
+        good &= follows | (allies >= c.allies)
+        # 3. the lost
+        lost = np.flatnonzero(~good)
+        guess = together[lost]
+        enough = np.bincount(entity_id[good], minlength=entity_id.max() + 1)[entity_id[lost]]
+        enough = enough >= c.enough
+        # from frame 0 errors do not add up, but a few companions do not span what has changed since
+        guess[enough] = companions.predict(start, moved, good, lost[enough])
+        moved[lost], error[lost] = guess, 0.5 * c.round_trip
+        look[lost] = self._look(now, moved[lost], origin.patches[lost], slow[lost])
+        carried = lost[enough & self._good[lost] & (look[lost] < c.carry)]
+        found = self._pull_to_origin(origin, now, moved, lost, c.recover, None)
+        good[lost[found]] = True
+        # 5. no drift (before 4: a carried point was just put where its companions are)
+        self._pull_to_origin(origin, now, moved, np.flatnonzero(good), c.anchor, look)
+        # 4. the carried
+        good[carried] = True
+        # 6. the hidden
+        patches = patches_at(now.smooth, moved, c.patch)
+        for number, mine in enumerate(self._entities):
+            share = good[mine].mean()
+            if share > c.mostly:
+                self._last_seen[number] = _View(now, moved[mine], patches[mine], self._index)
+            elif share < c.hardly and self._find_again(
+                self._last_seen[number], now, self._index, moved, good, mine
+            ):
+                slow[mine] = patches[mine] = patches_at(now.smooth, moved[mine], c.patch)
+
+        companions.observe(moved, good)
+        trust = np.clip(1 - 0.5 * error / c.round_trip - 0.5 * look / c.gate, 0, 1)
+        averaged = (1 - c.average) * slow + c.average * patches
+        self._slow = np.where(good[:, None, None], averaged, slow)
+        self._trust = np.where(good, trust, 0).astype(np.float32)
+        self._before, self._points, self._good = now, moved, good
 
     def _pull_to_origin(
         self,

@@ -23,7 +23,7 @@ class Companions:
         self._start = queries.astype(np.float64)
         offsets = self._start[:, None] - self._start[None]
         self._apart = np.sqrt((offsets**2).sum(-1))
-        self._drift = np.zeros_like(self._apart)
+        self.drift = np.zeros_like(self._apart)
         self._other = (entity_id[:, None] != entity_id[None]) | np.eye(len(queries), dtype=bool)
 
     def observe(self, points: Float[np.ndarray, "Q 2"], visible: Bool[np.ndarray, " Q"]) -> None:
@@ -31,14 +31,14 @@ class Companions:
         moved = points - self._start
         against = np.sqrt(((moved[:, None] - moved[None]) ** 2).sum(-1))
         both = visible[:, None] & visible[None]
-        self._drift = np.where(both, np.maximum(self._drift, against), self._drift)
+        self.drift = np.where(both, np.maximum(self.drift, against), self.drift)
 
     def _nearest(
         self, wanted: Int[np.ndarray, " n"], seen: Bool[np.ndarray, " Q"]
     ) -> tuple[Int[np.ndarray, "n k"], Bool[np.ndarray, "n k"]]:
         """The companions of each point, best first, and which of them are any."""
         # a point that is far away drifts by rotation and scale alone: hence the ratio
-        cost = self._drift[wanted] / (10 + self._apart[wanted]) + 1e-3 * self._apart[wanted]
+        cost = self.drift[wanted] / (10 + self._apart[wanted]) + 1e-3 * self._apart[wanted]
         cost = np.where(seen[None] & ~self._other[wanted], cost, np.inf)
         nearest = np.argsort(cost, axis=1, kind="stable")[:, :COMPANIONS]
         return nearest, np.isfinite(np.take_along_axis(cost, nearest, axis=1))

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from relam_jax.envs.protocol import BatchedEnv
 from relam_jax.envs.tasks import resolve_task
 
 
 def make_env(
-    task: str, num_envs: int, *, seed: int, num_views: int | None = None, **options: Any
+    task: str,
+    num_envs: int,
+    *,
+    seed: int,
+    num_views: int | None = None,
+    keypoints: Literal["projected", "tracked"] = "projected",
+    **options: Any,
 ) -> BatchedEnv:
     """Make `num_envs` environments of a task, by any spelling of its name (`drawer-open-v3`).
 
-    `num_views` keeps only the task's first cameras. `options` are those of the back end (see
+    `num_views` keeps only the task's first cameras. Keypoints are projected from simulator state,
+    or tracked in the cameras' images. `options` are those of the back end (see
     `MetaWorldEnv`). Raises ValueError, in one sentence, if there is no such task.
     """
     spec = resolve_task(task)
@@ -24,4 +31,10 @@ def make_env(
         spec = replace(spec, cameras=spec.cameras[:num_views])
     from relam_jax.envs.metaworld import MetaWorldEnv
 
-    return MetaWorldEnv(spec, num_envs, seed=seed, **options)
+    env = MetaWorldEnv(spec, num_envs, seed=seed, **options)
+    if keypoints == "projected":
+        return env
+    from relam_jax.envs.pixels import SimulatedCameras
+    from relam_jax.envs.tracked import TrackedEnv
+
+    return TrackedEnv(SimulatedCameras(env), num_candidates=env.num_candidates)

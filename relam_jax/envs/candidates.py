@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from relam_jax.envs.scene import cast, pixel_centres
 from relam_jax.envs.simulator import MjData, MjModel
@@ -74,6 +74,25 @@ def find_candidates(
             found.body[view, entity] = surface.body[padded]
             found.local[view, entity] = surface.local[padded]
     return found
+
+
+def label_images(
+    model: MjModel,
+    data: MjData,
+    cameras: tuple[CameraPose, ...],
+    entities: tuple[tuple[int, ...], ...],
+    size: int,
+) -> UInt8[np.ndarray, "V H W"]:
+    """Which entity each pixel shows: 0 none, i the i-th from 1. `data` needs up-to-date
+    kinematics."""
+    out, grid = np.zeros((len(cameras), size, size), np.uint8), pixel_centres(size)
+    of_body = np.zeros(model.nbody + 1, np.uint8)  # the last one is for rays that hit nothing
+    for number, bodies in enumerate(entities, start=1):
+        of_body[list(bodies)] = number
+    for view, camera in enumerate(cameras):
+        near = _may_show(model, data, camera, tuple(b for bodies in entities for b in bodies), grid)
+        out[view][near] = of_body[cast(model, data, camera, grid[near]).body]
+    return out
 
 
 def _may_show(

@@ -11,15 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
-from relam_jax.envs.candidates import BodyPoints, find_candidates
+from relam_jax.envs.candidates import BodyPoints, find_candidates, label_images
 from relam_jax.envs.projected import FollowedPoints, hidden, image_points
 from relam_jax.envs.protocol import Candidates, EnvState
 from relam_jax.envs.rendering import SceneRenderer
 from relam_jax.envs.scene import camera_pose
 from relam_jax.envs.scripted import entity_bodies, initial_states, scripted_expert
-from relam_jax.envs.simulator import mujoco
+from relam_jax.envs.simulator import MjData, MjModel, mujoco
 from relam_jax.envs.stepper import OBS_DIM, PROPRIO_DIM, STATE, Stepper, Template
 from relam_jax.envs.tasks import TaskSpec
 
@@ -109,8 +109,9 @@ class MetaWorldEnv:
             for i in range(num_envs)
         ]
         self._found: dict[int, BodyPoints] = {}
+        self._labels: dict[int, np.ndarray] = {}
         self._renderer: SceneRenderer | None = None
-        self._render_failed = False
+        self._render_failed, self.why_no_picture = False, ""
 
         self._init_state = np.full(num_envs, -1)
         self._elapsed = np.zeros(num_envs, np.int64)
@@ -226,18 +227,20 @@ class MetaWorldEnv:
 
     def _candidates(self) -> list[BodyPoints]:
         """The candidates of each environment; found once an initial state."""
-        template = self._template
         for index in sorted(set(self._init_state.tolist()) - set(self._found)):
-            start = template.initial(index)
-            model, data = template.env.model, template.env.data
-            model.body_pos[:], model.site_pos[:] = start.body_pos, start.site_pos
-            mujoco.mj_setState(model, data, start.physics, STATE)
-            mujoco.mj_kinematics(model, data)
             rng = np.random.default_rng((*self._seed, index))
             self._found[index] = find_candidates(
-                model, data, self.cameras, self._entities, self.num_candidates, rng
+                *self._initial_scene(index), self.cameras, self._entities, self.num_candidates, rng
             )
         return [self._found[index] for index in self._init_state.tolist()]
+
+    def _initial_scene(self, index: int) -> tuple[MjModel, MjData]:
+        start = self._template.initial(index)
+        model, data = self._template.env.model, self._template.env.data
+        model.body_pos[:], model.site_pos[:] = start.body_pos, start.site_pos
+        mujoco.mj_setState(model, data, start.physics, STATE)
+        mujoco.mj_kinematics(model, data)
+        return model, data
 
     def scripted_actions(self) -> Float[np.ndarray, "N A"]:
         """See `BatchedEnv.scripted_actions`: Meta-World's own expert."""
@@ -245,6 +248,17 @@ class MetaWorldEnv:
         return np.stack([act(s.obs) for s in self._steppers]).astype(np.float32)
 
     # ---------------------------------------------------------------- pictures
+
+    def labels(self, index: int, view: int) -> UInt8[np.ndarray, "H W"]:
+        """Which entity each pixel of the first image of the running episode shows: 0 none, i the
+        i-th from 1."""
+        state = int(self._init_state[index])
+        if state not in self._labels:
+            model, data = self._initial_scene(state)
+            self._labels[state] = label_images(
+                model, data, self.cameras, self._entities, self._render_size
+            )
+        return self._labels[state][view]
 
     def render(self, index: int, view: int) -> np.ndarray | None:
         """(H, W, 3) uint8 image, or None where no renderer works (then never tried again)."""
@@ -259,6 +273,7 @@ class MetaWorldEnv:
             return self._renderer.render(stepper.model, stepper.physics(), view)
         except Exception as error:  # a picture is never worth a training run
             logging.getLogger(__name__).warning("rendering is off: %s", error)
+            self.why_no_picture = str(error)
             self._render_failed = True
             return None
 

@@ -148,7 +148,7 @@ def summary_row(run: RunFolder, name: str) -> dict[str, Any]:
         "name": name,
         "reward": config.reward,
         "observation": config.observation,
-        "source": "projected" + (", occlusion" if config.occlusion else ""),
+        "source": config.keypoints + (", occlusion" if config.occlusion else ""),
         "demos": demonstrations(config),
         "seeds": config.num_seeds,
         "episodes": config.eval_episodes,

@@ -173,7 +173,7 @@ def _result(
         },
         "reward": config.reward,
         "observation": config.observation,
-        "keypoint_source": "projected",
+        "keypoint_source": config.keypoints,
         "occlusion": config.occlusion,
         "views": list(anticipation.view_names),
         "entities": list(anticipation.entity_names),

@@ -58,6 +58,8 @@ class Cell:
     """Of the demonstrations: truth is the simulator's own."""
     views: int = 2
     observation: str = "keypoints+proprio"
+    keypoints: str = "projected"
+    """Of the policy: tracked are followed in images."""
     num_seeds: int = 5
 
     @property
@@ -68,7 +70,8 @@ class Cell:
     @property
     def name(self) -> str:
         """Name of its files and folders."""
-        return f"{self.model}-{self.reward}-{self.observation.replace('+', '_')}"
+        name = f"{self.model}-{self.reward}-{self.observation.replace('+', '_')}"
+        return name + ("-tracked" if self.keypoints == "tracked" else "")
 
     @property
     def label(self) -> str:
@@ -77,6 +80,7 @@ class Cell:
         words += ["Lucas-Kanade"] * (self.tracker == "lucas_kanade")
         words += ["1 view"] * (self.views == 1)
         words += ["no proprio"] * (self.observation == "keypoints")
+        words += ["tracked"] * (self.keypoints == "tracked")
         return ", ".join(words)
 
     def run(self, out: Path, seed: int) -> Path:
@@ -97,6 +101,10 @@ def _suites() -> dict[str, tuple[Cell, ...]]:
         "observation": [replace(cell, **variant) for variant in variants for cell in three],
         "baselines": [replace(c, reward=r) for r in ("dense", "sparse", "final") for c in three],
         "ten": [Cell(task, 100_000, num_seeds=3) for task in TEN],
+        "tracked": [
+            replace(cell, keypoints="tracked", observation="keypoints", num_seeds=3)
+            for cell in pixels[:2]
+        ],
     }
     return {name: tuple(cells) for name, cells in suites.items()}
 
@@ -183,7 +191,6 @@ def collect_cell(cell: Cell, out: Path, commands: Sequence[str] = ()) -> dict[st
         "cell": cell.name,
         "label": cell.label,
         **asdict(cell),
-        "keypoint_source": "projected",
         "complete": len(done) == cell.num_seeds,
         "finished_seeds": [s["seed"] for s in done],
         "episodes": episodes.pop() if episodes else None,
@@ -301,7 +308,7 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
         for level in LEVELS
     ]
     return (
-        *(result["task"], result["reward"], result["keypoint_source"], str(result["views"])),
+        *(result["task"], result["reward"], result["keypoints"], str(result["views"])),
         *(result["observation"], result["tracker"]),
         f"{seeds} × {result['episodes'] or '–'}",
         _percent(result["success_any"]) + remark,

@@ -33,6 +33,9 @@ class TrainConfig:
     own."""
     observation: Literal["keypoints", "keypoints+proprio"] = "keypoints+proprio"
     """What the policy sees; `keypoints` alone is the paper's."""
+    keypoints: Literal["projected", "tracked"] = "projected"
+    """projected: the simulator's own points, an oracle tracker; tracked: followed by Lucas-Kanade
+    in rendered images, no simulator state (several times slower)."""
     num_envs: int = 32
     """Environments a seed."""
     num_seeds: int = 1

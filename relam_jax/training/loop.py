@@ -39,6 +39,7 @@ def make_goal_env(
         num_envs,
         seed=config.seed,
         num_views=len(anticipation.view_names),
+        keypoints=config.keypoints,
         split=split,
         action_repeat=config.action_repeat,
         episode_length=config.episode_length,

@@ -1,0 +1,137 @@
+"""Tracked keypoints: from images alone, near the simulator's truth, and resumed bit for bit."""
+
+import cv2
+import numpy as np
+import pytest
+
+from relam_jax.envs import make_env
+from relam_jax.envs.pixels import Outcome, PixelEnv, SimulatedCameras
+from relam_jax.envs.protocol import BatchedEnv
+from relam_jax.envs.tracked import TrackedEnv
+
+SIDE, STEP, CANDIDATES = 128, np.array([2.0, 1.0]), 16
+
+
+class Film:
+    """Two textured squares over a background, one of which moves: there is no simulator behind."""
+
+    num_envs, num_init_states, action_dim, proprio_dim = 2, 1, 4, 3
+    view_names, entity_names, action_repeat, episode_length = ("cam0",), ("gripper", "object"), 1, 9
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        noise = rng.integers(0, 255, (3, SIDE, SIDE, 3)).astype(np.uint8)
+        self.textures = [cv2.GaussianBlur(x, (0, 0), 1.5) for x in noise]
+        self.time = 0
+
+    def boxes(self):
+        return [(20, 20), tuple((np.array([60, 60]) + self.time * STEP).astype(int))]
+
+    def image(self, index, view):
+        image = self.textures[2].copy()
+        for texture, (x, y) in zip(self.textures, self.boxes(), strict=False):
+            image[y : y + 32, x : x + 32] = texture[:32, :32]
+        return image
+
+    def labels(self, index, view):
+        labels = np.zeros((SIDE, SIDE), np.uint8)
+        for number, (x, y) in enumerate(self.boxes(), start=1):
+            labels[y : y + 32, x : x + 32] = number
+        return labels
+
+    def _outcome(self):
+        no = np.zeros(2, bool)
+        return Outcome(np.zeros((2, 3), np.float32), np.zeros(2, np.float32), no, no)
+
+    def reset(self, mask, init_states):
+        self.time = 0
+        return self._outcome()
+
+    def step(self, action):
+        self.time += 1
+        return self._outcome()
+
+    def state(self):
+        return {"time": np.array(self.time)}
+
+    def set_state(self, state):
+        self.time = int(state["time"])
+
+    def close(self):
+        pass
+
+
+def film():
+    env = TrackedEnv(Film(), num_candidates=CANDIDATES)
+    candidates = env.reset()
+    env.follow(np.tile(np.arange(CANDIDATES), (2, 1, 2, 1)))
+    return env, candidates
+
+
+def test_points_move_as_the_pictures_do():
+    env, candidates = film()
+    assert isinstance(env, BatchedEnv) and candidates.visibility.all()
+    seen = [env.step(np.zeros((2, 4), np.float32)) for _ in range(4)][-1]
+    moved = SIDE * (seen.keypoints - candidates.points)
+    assert seen.visibility.mean() > 0.9
+    assert np.abs(moved[:, :, 0]).max() < 0.2
+    assert np.abs(moved[:, :, 1] - 4 * STEP)[seen.visibility[:, :, 1]].max() < 0.2
+    env.close()
+
+
+def test_a_resumed_tracker_goes_on_bit_for_bit():
+    env, _ = film()
+    still = np.zeros((2, 4), np.float32)
+    env.step(still)
+    state = env.state()
+    other = TrackedEnv(Film(), num_candidates=CANDIDATES)
+    other.set_state(state)
+    for _ in range(3):
+        a, b = env.step(still), other.step(still)
+        assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    first, second = (e.state()["trackers"] for e in (env, other))
+    assert first.shape == state["trackers"].shape and np.array_equal(first, second)
+    env.close()
+    other.close()
+
+
+def test_cameras_pass_no_state_of_the_simulator():
+    env = make_env("drawer_open", 1, seed=0, keypoints="tracked", num_init_states=1)
+    assert isinstance(env, TrackedEnv) and isinstance(env.cameras, SimulatedCameras)
+    allowed = set(PixelEnv.__annotations__) | {n for n in vars(PixelEnv) if not n.startswith("_")}
+    assert {name for name in dir(env.cameras) if not name.startswith("_")} == allowed
+    assert allowed.isdisjoint({"follow", "candidates", "scripted_actions", "xpos"})
+    assert set(Outcome._fields) == {"proprio", "env_reward", "success", "truncated"}
+    env.close()
+
+
+@pytest.mark.parametrize("task", ["drawer_open"])
+def test_tracked_and_projected_points_agree(task):
+    """The scripted expert opens the drawer; the gripper's points are never far off."""
+    tracked = make_env(task, 1, seed=0, keypoints="tracked", num_init_states=1, action_repeat=3)
+    simulator = make_env(task, 1, seed=0, num_init_states=1, action_repeat=3)
+    simulator.reset()
+    if simulator.follow(np.zeros((1, 2, 2, 1), int)) and simulator.render(0, 0) is None:
+        pytest.skip("no OpenGL back end works here")
+    candidates = tracked.reset()
+    truth = nearest(simulator.reset(), candidates)
+    tracked.follow(np.tile(np.arange(32), (1, 2, 2, 1)))
+    simulator.follow(truth)
+    start = simulator.follow(truth).keypoints
+    for _ in range(15):
+        action = simulator.scripted_actions()
+        seen, true = tracked.step(action), simulator.step(action)
+    moved = seen.keypoints - candidates.points
+    gap = np.linalg.norm(moved - (true.keypoints - start), axis=-1)[:, :, 0]
+    assert np.linalg.norm(moved[:, :, 0], axis=-1).mean() > 0.05, "the gripper moved"
+    assert np.median(gap[seen.visibility[:, :, 0]]) < 0.01
+    tracked.close()
+    simulator.close()
+
+
+def nearest(projected, tracked):
+    """The projected candidate nearest to each tracked one, (N, V, E, C)."""
+    apart = np.linalg.norm(
+        tracked.points[..., :, None, :] - projected.points[..., None, :, :], axis=-1
+    )
+    return np.where(projected.visibility[..., None, :], apart, np.inf).argmin(-1)

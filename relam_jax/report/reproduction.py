@@ -312,7 +312,7 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
         *(result["observation"], result["tracker"]),
         f"{seeds} × {result['episodes'] or '–'}",
         _percent(result["success_any"]) + remark,
-        _percent(result["success_in_time"]),
+        _percent(result.get("success_in_time")),
         *times,
         "–" if error is None else f"{1000 * error:.1f}",
     )

@@ -308,7 +308,7 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
         for level in LEVELS
     ]
     return (
-        *(result["task"], result["reward"], result["keypoints"], str(result["views"])),
+        *(result["task"], result["reward"], result.get("keypoints", "projected"), str(result["views"])),
         *(result["observation"], result["tracker"]),
         f"{seeds} × {result['episodes'] or '–'}",
         _percent(result["success_any"]) + remark,

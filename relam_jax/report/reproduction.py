@@ -142,8 +142,8 @@ def median_reached(values: Sequence[float | None]) -> float | None:
 def collect_seed(run: Path, seed: int, env_steps: int) -> dict[str, Any]:
     """What there is of one seed; `evaluation` is None until it was evaluated at its full budget."""
     evals, evaluation = read_csv(run / "eval.csv"), _read_json(run / "evaluation.json")
-    if evaluation and evaluation["env_steps"] < env_steps:
-        evaluation = None  # of an earlier, smaller budget
+    if evaluation and (evaluation["env_steps"] < env_steps or "episode_length" not in evaluation):
+        evaluation = None  # of an earlier, smaller budget or an earlier version
     kept = ("env_steps", "minutes", "success", "success_end", "stage")
     out: dict[str, Any] = {
         "seed": seed,
@@ -308,7 +308,12 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
         for level in LEVELS
     ]
     return (
-        *(result["task"], result["reward"], result.get("keypoints", "projected"), str(result["views"])),
+        *(
+            result["task"],
+            result["reward"],
+            result.get("keypoints", "projected"),
+            str(result["views"]),
+        ),
         *(result["observation"], result["tracker"]),
         f"{seeds} × {result['episodes'] or '–'}",
         _percent(result["success_any"]) + remark,

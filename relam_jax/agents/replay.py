@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 
 class Transition(NamedTuple):
@@ -23,9 +23,11 @@ class Transition(NamedTuple):
 
 
 class Replay(NamedTuple):
-    """Ring buffer; `data` has leading axis capacity."""
+    """Ring buffer; `data` and `last` have leading axis capacity."""
 
     data: Transition
+    last: Bool[Array, "*B"]
+    """the episode ended with this row, by termination or by its time limit."""
     position: Int[Array, ""]
     size: Int[Array, ""]
 
@@ -39,27 +41,56 @@ def init(capacity: int, obs_dim: int, action_dim: int) -> Replay:
         jnp.zeros(capacity),
         jnp.zeros((capacity, obs_dim)),
     )
-    return Replay(data, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+    zero = jnp.zeros((), jnp.int32)
+    return Replay(data, jnp.zeros(capacity, bool), zero, zero)
 
 
-def add(replay: Replay, batch: Transition) -> Replay:
+def add(replay: Replay, batch: Transition, last: Bool[Array, " N"] | None = None) -> Replay:
     """Append `batch` (leading axis N); the oldest are overwritten. Capacity must be a multiple of
-    N."""
-    capacity, count = replay.data.reward.shape[0], batch.reward.shape[0]
-    data = jax.tree.map(
+    N. `last`: where an episode ended (everywhere if None)."""
+    capacity, count = replay.last.shape[0], batch.reward.shape[0]
+    last = jnp.ones(count, bool) if last is None else last
+    data, last = jax.tree.map(
         lambda ring, rows: jax.lax.dynamic_update_slice_in_dim(ring, rows, replay.position, 0),
-        replay.data,
-        batch,
+        (replay.data, replay.last),
+        (batch, last),
     )
     return Replay(
-        data, (replay.position + count) % capacity, jnp.minimum(replay.size + count, capacity)
+        data, last, (replay.position + count) % capacity, jnp.minimum(replay.size + count, capacity)
     )
 
 
-def sample(replay: Replay, key: PRNGKeyArray, shape: tuple[int, ...]) -> Transition:
-    """Uniform draws with replacement, `shape` of them; meaningless while the buffer is empty."""
+def sample(
+    replay: Replay,
+    key: PRNGKeyArray,
+    shape: tuple[int, ...],
+    n_step: int = 1,
+    num_envs: int = 1,
+    gamma: float | Float[Array, ""] = 1.0,
+) -> Transition:
+    """Uniform draws with replacement, `shape` of them; meaningless while the buffer is empty.
+
+    Each is up to `n_step` steps of its environment as one: their rewards discounted by `gamma`, the
+    last one's next_obs and, times gamma a further step, its discount. Fewer where the episode or
+    what is stored ends. Rows must have been added `num_envs` at a time.
+    """
     index = jax.random.randint(key, shape, 0, jnp.maximum(replay.size, 1))
-    return jax.tree.map(lambda ring: ring[index], replay.data)
+    first = jax.tree.map(lambda ring: ring[index], replay.data)
+    if n_step == 1:
+        return first
+    capacity = replay.last.shape[0]
+    newer = (replay.position - 1 - index) % capacity // num_envs  # steps of the same environment
+    end, reward, factor, more = index, first.reward, jnp.ones(shape), jnp.ones(shape, bool)
+    for step in range(1, n_step):
+        more &= (newer >= step) & ~replay.last[end]
+        end = jnp.where(more, (end + num_envs) % capacity, end)
+        factor = jnp.where(more, gamma**step, factor)
+        reward += jnp.where(more, factor * replay.data.reward[end], 0)
+    return first._replace(
+        reward=reward,
+        discount=factor * replay.data.discount[end],
+        next_obs=replay.data.next_obs[end],
+    )
 
 
 def can_sample(replay: Replay, min_size: int) -> Array:

@@ -37,6 +37,9 @@ class SACConfig:
     gamma: float = 0.9
     """Discount an agent step. The reward is dense: a short horizon makes the next centimetres stand
     out from the errors of the critics (0.97: door_open stops half-way)."""
+    n_step: int = 3
+    """Agent steps whose rewards are summed before the critics are asked: progress is credited to
+    what led to it sooner. One step: door_open takes two to four times the env_steps."""
     tau: float = 0.005
     """Share of the new parameters in the targets, a grad_step."""
     average_rate: float = 0.002

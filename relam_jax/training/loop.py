@@ -92,7 +92,9 @@ def make_steps(config: TrainConfig, agent: SAC) -> tuple[Any, Any, Any]:
     @partial(jax.jit, donate_argnums=0)
     def learn(learner: Learner, buffer: replay.Replay, key: jax.Array) -> tuple[Learner, dict]:
         keys = jax.random.split(key, config.num_seeds)
-        batches = jax.vmap(partial(replay.sample, shape=shape))(buffer, keys)
+        draw = partial(replay.sample, shape=shape, n_step=config.sac.n_step)
+        draw = partial(draw, num_envs=config.num_envs)
+        batches = jax.vmap(draw)(buffer, keys, gamma=learner.hyper.gamma)
         return over_seeds(agent.update)(learner, batches)
 
     return act, mode, learn
@@ -100,13 +102,13 @@ def make_steps(config: TrainConfig, agent: SAC) -> tuple[Any, Any, Any]:
 
 @partial(jax.jit, donate_argnums=0)
 def store(
-    buffer: replay.Replay, obs: Any, action: Any, reward: Any, next_obs: Any
+    buffer: replay.Replay, obs: Any, action: Any, reward: Any, next_obs: Any, last: Any
 ) -> replay.Replay:
     """Append one vector step, (S·N, …) → (S, N, …). A time limit is no termination: discount 1."""
     seeds = buffer.position.shape[0]
     rows = replay.Transition(obs, action, reward, jnp.ones_like(reward), next_obs)
-    rows = jax.tree.map(lambda x: x.reshape(seeds, -1, *x.shape[1:]), rows)
-    return jax.vmap(replay.add)(buffer, rows)
+    rows, last = jax.tree.map(lambda x: x.reshape(seeds, -1, *x.shape[1:]), (rows, last))
+    return jax.vmap(replay.add)(buffer, rows, last)
 
 
 def check_finite(metrics: dict[str, float], env_steps: int) -> None:
@@ -224,7 +226,7 @@ def train(
             stepped = time.monotonic()
             step = env.step(np.asarray(action))
             seconds["stepping"] += time.monotonic() - stepped
-            buffer = store(buffer, obs, action, step.pay, step.final_obs)
+            buffer = store(buffer, obs, action, step.pay, step.final_obs, step.truncated)
             waited = time.monotonic()
             jax.block_until_ready((learner, buffer))
             seconds["learning"] += time.monotonic() - waited

@@ -72,9 +72,10 @@ def test_seeds_are_independent_of_each_other():
 def test_store_keeps_seeds_apart():
     buffer = jax.vmap(lambda _: replay.init(4, 1, 1))(jnp.arange(2))
     x = jnp.arange(6.0)[:, None]  # seed-major: three environments a seed
-    buffer = store(buffer, x, x, x[:, 0], x)
+    buffer = store(buffer, x, x, x[:, 0], x, x[:, 0] > 3)
     np.testing.assert_array_equal(buffer.data.reward[:, :3], [[0, 1, 2], [3, 4, 5]])
     assert (buffer.data.discount[:, :3] == 1).all()
+    np.testing.assert_array_equal(buffer.last[:, :3], [[0, 0, 0], [0, 1, 1]])
 
 
 def test_act_gives_every_seed_its_own_noise():

@@ -25,8 +25,8 @@ class PreprocessConfig:
     segmenter: str = "masks"
     """where the entities are in the first frame: masks, color, motion, evf_sam, sam3."""
     tracker: str = "lucas_kanade"
-    """what follows the points: lucas_kanade, cotracker3, cotracker3_online, truth (the simulator's
-    own)."""
+    """what follows the points: lucas_kanade, two_flows (slower, for plain surfaces), cotracker3,
+    cotracker3_online, truth (the simulator's own)."""
     cameras: str = ""
     """views to take, comma separated, in this order; default all."""
     fps: float = 0.0

@@ -127,6 +127,7 @@ class LucasKanadeTracker:
         queries: Float[np.ndarray, "Q 2"],
         entity_id: Int[np.ndarray, " Q"],
         path: Path,
+        labels: UInt8[np.ndarray, "H W"] | None = None,
     ) -> Tracks:
         """See `Tracker`."""
         c = self.config

@@ -32,6 +32,7 @@ from preprocess_torch.pipeline import Engine, build_engine, process_clip
 from preprocess_torch.scoring import TrackScore, score_tracks
 from preprocess_torch.trackers.truth import truth_file
 from relam_jax.envs import truth
+from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.training.provenance import provenance
 
 TUNED = ("drawer_open", "door_open", "window_open", "button_press", "push", "faucet_close")
@@ -123,13 +124,14 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 def main(args: Args) -> int:
     """Record, track, score; exit code 1 if no task could be scored."""
-    rows, seconds, frames, engine = [], 0.0, 0, None
+    rows, seconds, frames, path = [], 0.0, 0, args.out / f"{args.tracker}.json"
+    args.out.mkdir(parents=True, exist_ok=True)
     for task in tqdm(args.tasks, unit="task", disable=None):
+        by_entity: dict[str, list[TrackScore]] = defaultdict(list)
         try:
             folder = record(args, task)
             config = PreprocessConfig(data=folder, tracker=args.tracker, points=args.points)
             engine = build_engine(config, folder)
-            by_entity: dict[str, list[TrackScore]] = defaultdict(list)
             for clip in find_clips(folder)[: args.num]:
                 started = time.process_time()
                 for entity, scores in score_clip(clip, engine).items():
@@ -140,23 +142,21 @@ def main(args: Args) -> int:
             tqdm.write(f"{task}: {error}", file=sys.stderr)
             continue
         rows += [{"task": task, "entity": e, **average(s)} for e, s in by_entity.items()]
-    if engine is None or not rows:
+        result = {
+            "what": "TAP-Vid scores against simulator truth, 256 px, perfect masks",
+            "args": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(args).items()},
+            "engine": engine.describe(),
+            "threads": 1,
+            **provenance(),
+            "cpu_seconds_per_clip_and_view": round(seconds / frames, 3),
+            "rows": rows,
+        }
+        write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
+    if not rows:
         print("no task could be scored", file=sys.stderr)
         return 1
     print_table(rows)
     print(f"{args.tracker}: {seconds / frames:.2f} CPU-seconds a clip and view, all included")
-    result = {
-        "what": "TAP-Vid scores against simulator truth, 256 px, perfect masks",
-        "args": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(args).items()},
-        "engine": engine.describe(),
-        "threads": 1,
-        **provenance(),
-        "cpu_seconds_per_clip_and_view": round(seconds / frames, 3),
-        "rows": rows,
-    }
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"{args.tracker}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"written to {path}")
     return 0
 

@@ -3,9 +3,8 @@ bear out better.
 
 Group flow (group_flow.py) follows plain surfaces to which Lucas-Kanade does not cling, but now and
 then takes a whole entity along with what passes by. No truth is needed to tell: it is believed
-unless fewer of its points are seen and their places look less like frame 0. Where the two are far
-apart, so that one of them must be wrong by much, it has to be clearly better: what is carried away
-by an arm goes on looking like something.
+unless fewer of its points are seen where it looks as in frame 0. Where the two are far apart, so
+that one of them must be wrong by much, there have to be clearly more.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ from preprocess_torch.trackers.patches import patches_at
 
 @dataclass(frozen=True)
 class TwoFlowsConfig:
-    """When group flow is believed. Its advantage: how much larger the share of seen points is, plus
-    how much larger the mean likeness to frame 0, both between 0 and 1."""
+    """When group flow is believed: by its advantage, how much more of its points and frames are
+    seen and alike, in parts of all."""
 
     grey: float = 15.0
-    """mean difference of a patch to frame 0, grey levels, at which likeness is 1/e."""
+    """mean difference of a patch to frame 0, grey levels, at which a seen point counts 1/e."""
     advantage: float = -0.05
     """least one."""
-    far: float = 1 / 16
+    far: float = 0.05
     """medians of the points this far apart in some frame, in parts of the short side, are far."""
-    far_advantage: float = 0.07
+    far_advantage: float = 0.03
     """least one then."""
 
 
@@ -83,8 +82,7 @@ class TwoFlowsTracker:
     ) -> Bool[np.ndarray, " Q"]:
         """The points of entities that group flow has followed better."""
         c = self.config
-        advantage = self._likeness(frames, group) - self._likeness(frames, plain)
-        advantage += group.visibility.mean(0) - plain.visibility.mean(0)
+        advantage = self._borne_out(frames, group) - self._borne_out(frames, plain)
         apart = np.linalg.norm(group.points - plain.points, axis=-1)
         better = np.zeros(len(entity_id), bool)
         for entity in np.unique(entity_id):
@@ -93,15 +91,16 @@ class TwoFlowsTracker:
             better[mine] = advantage[mine].mean() > (c.far_advantage if far else c.advantage)
         return better
 
-    def _likeness(
+    def _borne_out(
         self, frames: UInt8[np.ndarray, "T H W 3"], tracks: Tracks
     ) -> Float[np.ndarray, " Q"]:
-        """How much the places of each point look like it did in frame 0, mean over the clip."""
+        """The share of the clip in which a point is seen and its place looks as in frame 0."""
         first, total = None, np.zeros(tracks.points.shape[1])
-        for frame, points in zip(frames, tracks.points, strict=True):
+        for frame, points, seen in zip(frames, tracks.points, tracks.visibility, strict=True):
             patches = patches_at(cv2.GaussianBlur(frame, (0, 0), 0.9), points - 0.5, 7)
             first = patches if first is None else first
-            total += np.exp(-((abs(patches - first).mean((1, 2)) / self.config.grey) ** 2))
+            apart = abs(patches - first).mean((1, 2))
+            total += seen * np.exp(-((apart / self.config.grey) ** 2))
         return total / len(frames)
 
 

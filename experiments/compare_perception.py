@@ -25,6 +25,8 @@ import numpy as np
 import tyro
 from bench_tracking import average
 from PIL import Image
+from reproduce_metaworld import fitted
+from train import parse
 
 from preprocess_torch.errors import UsageError
 from preprocess_torch.scoring import score_tracks
@@ -90,8 +92,9 @@ def make(args: Args, task: str, source: str) -> tuple[Path, Path, Path]:
     words = ("-m", "preprocess_torch", "--data", videos, "--out", data, *SOURCES[source])
     call(args.cache / f"track-{task}-{source}.log", *words)  # what is finished is skipped
     model = args.cache / "models" / source / task
-    if not (model / "config.json").exists():
-        words = ("fit", "--task", task, "--data", data, "--out", model, *args.fit_args.split())
+    more = args.fit_args.split()
+    if not fitted(model, parse(["--task", task, *more])[0]):
+        words = ("fit", "--task", task, "--data", data, "--out", model, *more)
         call(args.cache / f"fit-{task}-{source}.log", HERE / "reproduce_metaworld.py", *words)
     return videos, data, model
 

@@ -138,6 +138,8 @@ class Pool:
             if isinstance(answer, UsageError):
                 raise answer
             if isinstance(answer, Settings):
+                if getattr(self, "settings", answer) != answer:
+                    raise UsageError("the workers' machines differ in their models or versions")
                 self.settings, self._starts, slot.ready = answer, 0, True
                 continue
             if slot.clip is not None:

@@ -65,7 +65,8 @@ class _Actor:
         try:
             return self._ray.get(self.answer)
         except self._ray.exceptions.RayError as error:
-            return Died((str(error).strip() or type(error).__name__).splitlines()[0])
+            why = getattr(error, "cause", None) or error  # what the worker raised, or that it died
+            return Died((str(why).strip() or type(why).__name__).splitlines()[0])
 
     def kill(self) -> None:
         """See `Line`."""

@@ -74,7 +74,7 @@ class _Actor:
 
 
 def _connect(ray: Any, config: PreprocessConfig) -> None:
-    """Raises `UsageError` when there is no cluster at the address."""
+    """Raises `UsageError` when there is no cluster at the address, or Ray cannot be started."""
     known = {name: value for name, value in os.environ.items() if name.startswith("RELAM_")}
     options: dict[str, Any] = {"runtime_env": {"env_vars": known}} if known else {}
     if config.ray == LOCAL:
@@ -85,9 +85,11 @@ def _connect(ray: Any, config: PreprocessConfig) -> None:
         if host and port.isdigit() and "/" not in host:  # Ray itself tries for many minutes
             socket.create_connection((host, int(port)), timeout=20).close()
         ray.init(config.ray, logging_level=logging.ERROR, log_to_driver=False, **options)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # that is what Ray raises when it takes more than 30 s to start
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(f"there is no Ray cluster at {config.ray}: {first}") from error
+        what = f"there is no Ray cluster at {config.ray}"
+        what = "Ray could not be started here" if config.ray == LOCAL else what
+        raise UsageError(f"{what}: {first}") from error
 
 
 def _gpus(config: PreprocessConfig, there: float) -> float:

@@ -50,10 +50,9 @@ def test_a_killed_actor_loses_nothing(folder: Path, tmp_path: Path) -> None:
     assert main(["--data", str(folder), "--out", str(alone), *COLOUR]) == 0
     command = [sys.executable, "-m", "preprocess_torch", "--data", str(folder), "--out", str(out)]
     command += ["--ray", "local", "--workers", "2", *COLOUR]
-    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     killed: list[int] = []
 
-    def kill() -> None:
+    def kill(run: subprocess.Popen[str]) -> None:
         while not killed and run.poll() is None:
             # one that works on a clip, not one that still loads
             pids = descendants(run.pid, b"ray::Worker.work")
@@ -62,10 +61,14 @@ def test_a_killed_actor_loses_nothing(folder: Path, tmp_path: Path) -> None:
                 killed.append(pids[0])
             time.sleep(0.002)
 
-    thread = threading.Thread(target=kill)
-    thread.start()
-    _, said = run.communicate(timeout=600)
-    thread.join()
+    for _ in range(3):
+        run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        thread = threading.Thread(target=kill, args=(run,))
+        thread.start()
+        _, said = run.communicate(timeout=600)
+        thread.join()
+        if "Ray could not be started" not in said:  # in its 30 s, on a busy machine
+            break
     assert run.returncode == 0, said
     assert killed
     assert contents(out) == contents(alone)

@@ -72,10 +72,9 @@ class Args:
 
 def random_weights(tracker: str, file: Path) -> Path:
     """Weights of CoTracker3 as upstream initialises them. Raises `UsageError` without its code."""
-    import torch
+    from preprocess_torch.models import import_torch, import_upstream
 
-    from preprocess_torch.models import import_upstream
-
+    torch = import_torch()
     upstream: Any = import_upstream(
         "cotracker.predictor", None, "set RELAM_COTRACKER", "RELAM_COTRACKER", "CoTracker3"
     )

@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
 
 def killer(out: Path, count: int, killed: list[int]) -> None:
     """Kill a worker each time that another record is there, `count` times."""
-    seen, deadline = 0, time.monotonic() + 60
+    seen, deadline = 0, time.monotonic() + 300
     while len(killed) < count and time.monotonic() < deadline:
         records = len(list(out.glob(".parts/*.tfrecord")))
         if records > seen and (pids := children()):

@@ -9,7 +9,7 @@ DATA ?= videos/
 DEMO_ARGS ?=
 REPRODUCE_ARGS ?=
 
-.PHONY: help setup demo preprocess test test-upstream lint bench bench-tracking reproduce-metaworld lock clean
+.PHONY: help setup demo preprocess test test-upstream lint bench bench-tracking bench-workers compare-perception reproduce-metaworld lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -44,8 +44,15 @@ bench: setup ## speed of learning and stepping beside the machine's limit and ot
 	@.ci/bench-setup "$(PYTHON)"
 	$(PY) experiments/bench.py
 
-bench-tracking: setup ## Lucas-Kanade against the simulator's true tracks
-	$(PY) experiments/bench_tracking.py
+bench-tracking: setup ## trackers without weights against the simulator's true tracks, 13 tasks
+	$(PY) experiments/bench_tracking.py --tracker lucas_kanade
+	$(PY) experiments/bench_tracking.py --tracker two_flows
+
+bench-workers: setup ## what tracking costs with 1 and 2 workers, and 10,000 hours on paper
+	$(PY) experiments/bench_workers.py
+
+compare-perception: setup ## motion masks, label images, true tracks: from pixel error to anticipation error
+	$(PY) experiments/compare_perception.py
 
 reproduce-metaworld: setup ## the Meta-World table: REPRODUCE_ARGS="--suite main|observation|baselines|ten|tracked|all"
 	$(PY) experiments/reproduce_metaworld.py $(REPRODUCE_ARGS)

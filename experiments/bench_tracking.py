@@ -1,6 +1,6 @@
 """Score point trackers against the simulator's truth: TAP-Vid's numbers, a row a task and entity.
 
-    python experiments/bench_tracking.py --tasks drawer_open window_open --num 3
+    python experiments/bench_tracking.py --tasks drawer_open door_open --num 3
 
 Records the clips once, with truth, into `.cache/tracking/<task>` (experiments/record_demos.py),
 tracks the points that preprocess_torch would choose in the label images, prints the table and
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -33,7 +32,15 @@ from preprocess_torch.pipeline import Engine, build_engine, process_clip
 from preprocess_torch.scoring import TrackScore, score_tracks
 from preprocess_torch.trackers.truth import truth_file
 from relam_jax.envs import truth
+from relam_jax.keypoints.tfrecord import write_atomic
+from relam_jax.training.provenance import provenance
 
+TUNED = ("drawer_open", "door_open", "window_open", "button_press", "push", "faucet_close")
+"""Tasks by which trackers of this repository were chosen."""
+OTHERS = (
+    *("door_close", "drawer_close", "window_close", "handle_press", "lever_pull"),
+    *("coffee_button", "button_press_wall"),
+)
 COLUMNS = {
     "delta_avg": "δ_avg",
     "delta_moving": "δ_moving",
@@ -50,7 +57,7 @@ COLUMNS = {
 class Args:
     """Arguments of the command line."""
 
-    tasks: tuple[str, ...] = ("drawer_open", "door_open", "window_open", "button_press")
+    tasks: tuple[str, ...] = TUNED + OTHERS
     """tasks of Meta-World to record and score."""
     num: int = 3
     """episodes a task, two views each."""
@@ -58,6 +65,8 @@ class Args:
     """tracker to score."""
     points: int = 64
     """points an entity and view."""
+    videos: Path | None = None
+    """folder of folders of videos with truth, a folder a task, instead of recording them."""
     cache: Path = Path(".cache/tracking")
     """where the clips and their truth are kept."""
     out: Path = Path("results/tracking")
@@ -65,7 +74,9 @@ class Args:
 
 
 def record(args: Args, task: str) -> Path:
-    """The folder of clips with truth of a task, recorded if it is not there yet."""
+    """The folder of clips with truth of a task, recorded if neither given nor there yet."""
+    if args.videos:
+        return args.videos / task
     folder = args.cache / f"{task}-{args.num}"
     if not (folder / "demos.json").exists():
         script = Path(__file__).with_name("record_demos.py")
@@ -113,14 +124,15 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 def main(args: Args) -> int:
     """Record, track, score; exit code 1 if no task could be scored."""
-    rows, seconds, frames, engine = [], 0.0, 0, None
+    rows, seconds, frames, path = [], 0.0, 0, args.out / f"{args.tracker}.json"
+    args.out.mkdir(parents=True, exist_ok=True)
     for task in tqdm(args.tasks, unit="task", disable=None):
+        by_entity: dict[str, list[TrackScore]] = defaultdict(list)
         try:
             folder = record(args, task)
             config = PreprocessConfig(data=folder, tracker=args.tracker, points=args.points)
             engine = build_engine(config, folder)
-            by_entity: dict[str, list[TrackScore]] = defaultdict(list)
-            for clip in find_clips(folder):
+            for clip in find_clips(folder)[: args.num]:
                 started = time.process_time()
                 for entity, scores in score_clip(clip, engine).items():
                     by_entity[entity] += scores
@@ -130,22 +142,21 @@ def main(args: Args) -> int:
             tqdm.write(f"{task}: {error}", file=sys.stderr)
             continue
         rows += [{"task": task, "entity": e, **average(s)} for e, s in by_entity.items()]
-    if engine is None or not rows:
+        result = {
+            "what": "TAP-Vid scores against simulator truth, 256 px, perfect masks",
+            "args": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(args).items()},
+            "engine": engine.describe(),
+            "threads": 1,
+            **provenance(),
+            "cpu_seconds_per_clip_and_view": round(seconds / frames, 3),
+            "rows": rows,
+        }
+        write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
+    if not rows:
         print("no task could be scored", file=sys.stderr)
         return 1
     print_table(rows)
     print(f"{args.tracker}: {seconds / frames:.2f} CPU-seconds a clip and view, all included")
-    result = {
-        "what": "TAP-Vid scores against simulator truth, 256 px, perfect masks",
-        "args": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(args).items()},
-        "engine": engine.describe(),
-        "machine": {"cpu": platform.processor() or platform.machine(), "threads": 1},
-        "cpu_seconds_per_clip_and_view": round(seconds / frames, 3),
-        "rows": rows,
-    }
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"{args.tracker}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"written to {path}")
     return 0
 

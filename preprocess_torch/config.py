@@ -9,6 +9,8 @@ from typing import Annotated
 import tyro
 
 MAX_POINTS = 256
+NETWORKS = {"evf_sam", "sam3", "cotracker3", "cotracker3_online"}
+"""segmenters and trackers that a GPU helps."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class PreprocessConfig:
     segmenter: str = "masks"
     """where the entities are in the first frame: masks, color, motion, evf_sam, sam3."""
     tracker: str = "lucas_kanade"
-    """what follows the points: lucas_kanade, cotracker3, cotracker3_online, truth (the simulator's
-    own)."""
+    """what follows the points: lucas_kanade, two_flows (slower, for plain surfaces), cotracker3,
+    cotracker3_online, truth (the simulator's own)."""
     cameras: str = ""
     """views to take, comma separated, in this order; default all."""
     fps: float = 0.0
@@ -62,6 +64,14 @@ class PreprocessConfig:
     """of the neural networks: auto (a GPU if there is one), cpu, cuda."""
     workers: int = 1
     """processes that track, each with its own models; the records are the same."""
+    ray: str = ""
+    """the workers run on this Ray cluster: HOST:PORT, auto, or local (this machine, all its
+    GPUs)."""
+    worker_gpus: float = 1.0
+    """ray: GPUs that a worker with networks takes of a cluster that has some; 0.25: four share
+    one."""
+    clip_timeout: float = 0.0
+    """seconds after which a clip is given up, also when its decoder hangs; 0: never."""
     strict: bool = False
     """exit with an error if any video fails, not only if all do."""
     redo: bool = False

@@ -111,7 +111,8 @@ def find_clips(folder: Path, cameras: tuple[str, ...] = ()) -> list[Clip]:
     """The episodes of one folder, by name; those whose views do not fit the rest carry a
     `problem`.
 
-    `cameras` picks views by name, in that order. Raises `UsageError` when no episode has them.
+    `cameras` picks views by name, in that order. Raises `UsageError` when no episode has them, or
+    there is none.
     """
     from preprocess_torch.datasets import is_lerobot, is_rlds, lerobot_clips, rlds_clips
 
@@ -121,6 +122,8 @@ def find_clips(folder: Path, cameras: tuple[str, ...] = ()) -> list[Clip]:
         clips = rlds_clips(folder)
     else:
         clips = _file_clips(folder)
+    if not clips:
+        raise UsageError(f"there are no videos in {folder}")
     if cameras:
         clips = [_pick(clip, cameras) for clip in clips]
         if not any(clip.views for clip in clips):

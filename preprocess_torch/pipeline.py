@@ -117,7 +117,9 @@ def process_clip(clip: Clip, engine: Engine, key: str) -> Processed:
         masks = engine.segmenter.segment(video.frames, view.path)
         used, queries = _choose(video, masks, engine)
         if len(used):
-            out = engine.tracker.track(video.frames, queries, entity_id[used], view.path)
+            out = engine.tracker.track(
+                video.frames, queries, entity_id[used], view.path, _labels(masks, engine)
+            )
             tracks[index][:, used] = out.points / np.array([width, height], np.float32)
             visibility[index][:, used], confidence[index][:, used] = out.visibility, out.confidence
         all_masks.append(masks)
@@ -182,6 +184,15 @@ def _choose(
             queries.append(sample_queries(video.frames[0], masks[name], engine.points, rng))
             used.append(index * engine.points + np.arange(len(queries[-1])))
     return np.concatenate(used), np.concatenate(queries)
+
+
+def _labels(masks: dict[str, np.ndarray], engine: Engine) -> np.ndarray:
+    """(H, W) uint8: index of the entity + 1, 0 for none."""
+    labels = np.zeros(next(iter(masks.values())).shape, np.uint8)
+    for index, name in enumerate(engine.segmenter.entities):
+        if name in masks:
+            labels[masks[name]] = index + 1
+    return labels
 
 
 def _provenance(engine: Engine, key: str) -> str:

@@ -13,8 +13,9 @@ from tqdm import tqdm
 from preprocess_torch.config import PreprocessConfig
 from preprocess_torch.discover import Clip, find_clips
 from preprocess_torch.errors import UsageError, printable
+from preprocess_torch.pool import Pool
 from preprocess_torch.store import Store
-from preprocess_torch.workers import Here, Pool, Result
+from preprocess_torch.workers import Here, Result
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,11 @@ def run_data_set(config: PreprocessConfig, folder: Path, out: Path) -> Summary:
         raise UsageError(f"--out {out} is a file: give a folder")
     if config.workers < 1:
         raise UsageError(f"--workers {config.workers}: at least 1, please")
-    workers = Here(config, folder) if config.workers == 1 else Pool(config, folder)
+    if config.clip_timeout < 0:
+        raise UsageError(f"--clip_timeout {config.clip_timeout:g}: seconds, or 0 for no limit")
+    # what hangs can only be ended from another process
+    alone = config.workers == 1 and not config.ray and not config.clip_timeout
+    workers = Here(config, folder) if alone else Pool(config, folder)
     try:
         return _run(workers, find_clips(folder, workers.settings.cameras), out, config.redo)
     finally:

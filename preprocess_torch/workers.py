@@ -1,20 +1,15 @@
-"""Who turns clips into records: this process, or several of their own (`--workers`).
+"""A worker: builds one engine, models included, and turns clip after clip into records.
 
-Each worker builds one engine, models included, and is given clip after clip; only the process that
-started them writes. A worker that dies is replaced and its clip is given out again.
+It may be this process (`Here`), or one of a `Pool` (pool.py), wherever that starts it.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
+import socket
 import time
-from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +20,6 @@ from preprocess_torch.pipeline import Engine, build_engine, clip_key, process_cl
 from preprocess_torch.preview import masks_png, preview_png
 from relam_jax.keypoints.records import encode_record
 from relam_jax.keypoints.schema import KeypointRecord
-
-TRIES = 3
-"""deaths of workers at one clip, or while they start, before it is given up."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +95,42 @@ def _facts(record: KeypointRecord) -> dict[str, Any]:
     }
 
 
+class Worker:
+    """What a process of a pool does when it is asked to; it is asked one thing at a time."""
+
+    def __init__(self, config: PreprocessConfig, folder: Path, threads: int, place: str):
+        self._config, self._folder, self._threads, self._place = config, folder, threads, place
+        self._engine: Engine | None = None
+        self._finished: frozenset[str] = frozenset()
+
+    def start(self) -> Settings | UsageError:
+        """Build the engine, in the folder in which the command was given."""
+        import cv2
+
+        os.environ.setdefault("OMP_NUM_THREADS", str(self._threads))
+        cv2.setNumThreads(self._threads)
+        try:
+            os.chdir(self._place)
+            if not self._folder.is_dir():
+                raise FileNotFoundError(self._folder)
+        except OSError:
+            return UsageError(
+                f"{socket.gethostname()} does not see {Path(self._place, self._folder)}: "
+                "videos, weights and programs have to be under the same paths on all machines"
+            )
+        try:
+            self._engine = build_engine(self._config, self._folder)
+        except UsageError as error:
+            return error
+        return settings_of(self._engine)
+
+    def work(self, clip: Clip, finished: frozenset[str] | None) -> Result:
+        """See `work`; `finished` is given with the first clip."""
+        assert self._engine
+        self._finished = self._finished if finished is None else finished
+        return work(clip, self._engine, self._finished)
+
+
 class Here:
     """This process does the work."""
 
@@ -119,124 +147,3 @@ class Here:
 
     def close(self) -> None:
         """Nothing to do."""
-
-
-class _Worker:
-    """A process with an engine, and the clip that it has in work."""
-
-    def __init__(self, config: PreprocessConfig, folder: Path):
-        context = multiprocessing.get_context("spawn")  # torch and threads do not survive a fork
-        self.connection, theirs = context.Pipe()
-        threads = max(1, (os.cpu_count() or 1) // config.workers)
-        arguments = (theirs, config, folder, threads)
-        self.process = context.Process(target=_serve, args=arguments, daemon=True)
-        self.process.start()
-        theirs.close()
-        self.clip: int | None = None
-        self.ready = False
-
-    def give(self, what: object) -> None:
-        """Send something; that the worker is dead is seen where its answer is awaited."""
-        with suppress(OSError):
-            self.connection.send(what)
-
-    def hear(self) -> Any:
-        """Its next message; None when it is dead. Raises `UsageError` that it met."""
-        try:
-            message = self.connection.recv()
-        except (EOFError, OSError):
-            self.process.join()
-            return None
-        if isinstance(message, UsageError):
-            raise message
-        return message
-
-
-class Pool:
-    """`config.workers` processes on this machine; with the same methods as `Here`."""
-
-    def __init__(self, config: PreprocessConfig, folder: Path):
-        self._config, self._folder, self._starts = config, folder, 0
-        self._workers = [_Worker(config, folder) for _ in range(config.workers)]
-        try:
-            while not (first := self._workers[0].hear()):
-                self._replace(self._workers[0])
-        except BaseException:
-            self.close()
-            raise
-        self.settings: Settings = first
-
-    def results(
-        self, clips: Sequence[Clip], finished: frozenset[str]
-    ) -> Iterator[tuple[int, Result]]:
-        """See `Here`."""
-        waiting, deaths, left = deque(range(len(clips))), Counter[int](), len(clips)
-        self._begin(self._workers[0], finished)
-        while left:
-            for worker in self._workers:
-                if worker.ready and worker.clip is None and waiting:
-                    worker.clip = waiting.popleft()
-                    worker.give(clips[worker.clip])
-            heard = wait([worker.connection for worker in self._workers])
-            for worker in [w for w in self._workers if w.connection in heard]:
-                message, index = worker.hear(), worker.clip
-                if isinstance(message, Settings):
-                    self._begin(worker, finished)
-                    continue
-                if message is None:
-                    self._replace(worker)
-                    if index is None:
-                        continue
-                    deaths[index] += 1
-                    if deaths[index] < TRIES:
-                        waiting.appendleft(index)
-                        continue
-                    message = Result("", f"killed {TRIES} workers (out of memory?)")
-                worker.clip = None
-                left -= 1
-                if index is not None:
-                    yield index, message
-
-    def close(self) -> None:
-        """End the workers."""
-        for worker in self._workers:
-            worker.process.kill()
-            worker.process.join()
-            worker.connection.close()
-
-    def _begin(self, worker: _Worker, finished: frozenset[str]) -> None:
-        worker.give(finished)
-        worker.ready = True
-
-    def _replace(self, worker: _Worker) -> None:
-        """Start another in place of a dead one. Raises `UsageError` when none gets ready."""
-        if not worker.ready:
-            self._starts += 1
-            if self._starts >= TRIES:
-                raise UsageError(
-                    f"{TRIES} workers died while they loaded their models (out of memory?): "
-                    "use fewer --workers"
-                )
-        worker.connection.close()
-        self._workers[self._workers.index(worker)] = _Worker(self._config, self._folder)
-
-
-def _serve(connection: Connection, config: PreprocessConfig, folder: Path, threads: int) -> None:
-    """A worker's life: build an engine, answer clips until there is nobody to answer to."""
-    import cv2
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process ends this one
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    cv2.setNumThreads(threads)
-    try:
-        try:
-            engine = build_engine(config, folder)
-        except UsageError as error:
-            connection.send(error)
-            return
-        connection.send(settings_of(engine))
-        finished = connection.recv()
-        while True:
-            connection.send(work(connection.recv(), engine, finished))
-    except (EOFError, OSError):
-        return

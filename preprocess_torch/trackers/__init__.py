@@ -10,6 +10,7 @@ from preprocess_torch.trackers.base import Tracker
 
 TRACKERS = {
     "lucas_kanade": "lucas_kanade",
+    "two_flows": "two_flows",
     "cotracker3": "cotracker3",
     "cotracker3_online": "cotracker3",
     "truth": "truth",

@@ -44,7 +44,10 @@ class Tracker(Protocol):
         queries: Float[np.ndarray, "Q 2"],
         entity_id: Int[np.ndarray, " Q"],
         path: Path,
+        labels: UInt8[np.ndarray, "H W"] | None = None,
     ) -> Tracks:
-        """Follow `queries` (pixels from the corner, frame 0). Raises `ClipError` when that cannot
-        be."""
+        """Follow `queries` (pixels from the corner, frame 0).
+
+        `labels`: the masks of frame 0, index of the entity + 1, 0 for none. Raises `ClipError`
+        when that cannot be."""
         ...

@@ -86,6 +86,7 @@ class CoTracker3:
         queries: Float[np.ndarray, "Q 2"],
         entity_id: Int[np.ndarray, " Q"],
         path: Path,
+        labels: UInt8[np.ndarray, "H W"] | None = None,
     ) -> Tracks:
         """See `Tracker`."""
         box = find_box(self.config.crop, frames, queries)

@@ -131,6 +131,7 @@ class LucasKanadeTracker:
         queries: Float[np.ndarray, "Q 2"],
         entity_id: Int[np.ndarray, " Q"],
         path: Path,
+        labels: UInt8[np.ndarray, "H W"] | None = None,
     ) -> Tracks:
         """See `Tracker`."""
         online = OnlineLucasKanade(frames[0], queries, entity_id, self.config)

@@ -34,6 +34,7 @@ class TruthTracker:
         queries: Float[np.ndarray, "Q 2"],
         entity_id: Int[np.ndarray, " Q"],
         path: Path,
+        labels: UInt8[np.ndarray, "H W"] | None = None,
     ) -> Tracks:
         """See `Tracker`."""
         from relam_jax.envs import truth  # numpy alone

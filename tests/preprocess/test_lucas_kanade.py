@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from preprocess_torch import sampling
 from preprocess_torch.trackers.base import Tracks
+from preprocess_torch.trackers.group_flow import GroupFlowTracker
+from preprocess_torch.trackers.groups import Group, gains
 from preprocess_torch.trackers.lucas_kanade import LucasKanadeTracker
 from preprocess_torch.trackers.redetect import search_shift
+from preprocess_torch.trackers.two_flows import TwoFlowsTracker
 
 from .synthetic import line, render
 
@@ -129,3 +133,78 @@ def test_a_white_clip_and_points_on_the_edge() -> None:
     out, queries, _ = track(frames, {"all": mask})
     assert np.isfinite(out.points).all()
     np.testing.assert_allclose(out.points[-1], queries, atol=1e-3)
+
+
+def test_points_without_texture_go_where_the_others_take_them() -> None:
+    """Corners give an affine motion; plain points, whose own flow is wrong, follow it."""
+    rng = np.random.default_rng(0)
+    before = rng.uniform(0, 60, (40, 2))
+    turn = np.array([[0.7, -0.2], [0.3, 1.1]])
+    true = (before - 30) @ turn.T + 35
+    gain, wrong = np.tile(np.eye(2), (40, 1, 1)), true.copy()
+    gain[20:] *= 0
+    wrong[20:] += 9
+    moved, factor = Group(before, 15.0, 0.1).motion(before, wrong, gain, 0.5)
+    assert abs(moved - true).max() < 0.5
+    np.testing.assert_allclose(factor, np.linalg.det(turn), atol=0.1)
+    over = before * [-1, 1]
+    assert (Group(before, 15.0, 0.1).motion(before, over, gain, 0.5)[1] < 0).all()
+
+
+def test_an_edge_knows_its_motion_across_alone() -> None:
+    plain = np.full((1, 49, 3), 80, np.float32)
+    edge = np.full((1, 7, 7, 3), 20, np.float32)
+    edge[:, :, 4:] = 200
+    gain = gains(np.concatenate([plain, edge.reshape(1, 49, 3)]), np.ones((2, 49)), 6.0)
+    np.testing.assert_allclose(gain[0], np.zeros((2, 2)), atol=1e-9)
+    assert gain[1, 0, 0] > 0.95 and abs(gain[1, 1, 1]) < 1e-9
+    other = np.ones((1, 49))
+    other.reshape(7, 7)[:, 3:] = 0  # the edge is that of another entity
+    assert gains(edge.reshape(1, 49, 3), other, 6.0)[0, 0, 0] < 1e-9
+
+
+def test_group_flow_follows_a_square() -> None:
+    shifts = {"object": line(11.3, -7.6)}
+    frames, masks = render(shifts)
+    queries = sample_queries(frames[0], masks["object"], 40)
+    tracker = GroupFlowTracker()
+    args = (frames, queries, np.zeros(40, np.int32), Path("x.mp4"))
+    out = tracker.track(*args, masks["object"].astype(np.uint8))
+    error = np.linalg.norm(out.points - (queries + shifts["object"][:, None]), axis=-1)
+    assert np.median(error[-1]) < 0.5 and out.visibility.mean() > 0.95
+    with pytest.raises(ValueError, match="masks"):
+        tracker.track(*args)
+
+
+def test_of_two_flows_the_one_that_fits_is_taken() -> None:
+    """Each entity's tracks are those of the better tracker: the other one's are led astray here."""
+    shifts = {"gripper": line(4, 16), "object": line(11.3, -7.6)}
+    frames, masks = render(shifts)
+    labels = np.zeros(frames.shape[1:3], np.uint8)
+    queries, ids = [], np.repeat(np.arange(2, dtype=np.int32), 30)
+    for index, mask in enumerate(masks.values()):
+        labels[mask] = index + 1
+        queries.append(sample_queries(frames[0], mask, 30))
+    args = (frames, np.concatenate(queries), ids, Path("x.mp4"), labels)
+    true = args[1] + np.stack([shifts["gripper"], shifts["object"]], 1)[:, ids]
+    for astray in ("_plain", "_group"):
+        for entity in (0, 1):
+            tracker = TwoFlowsTracker()
+            good = getattr(tracker, astray)
+            setattr(tracker, astray, Astray(good, ids == entity))
+            error = np.linalg.norm(tracker.track(*args).points - true, axis=-1)
+            assert np.median(error[-1, ids == entity]) < 0.5, (astray, entity)
+            assert np.median(error[-1, ids != entity]) < 0.5, (astray, entity)
+
+
+class Astray:
+    """A tracker that leaves some of the points behind."""
+
+    def __init__(self, tracker: LucasKanadeTracker, which: np.ndarray):
+        self._tracker, self._which = tracker, which
+
+    def track(self, *args: Any) -> Tracks:
+        out = self._tracker.track(*args)
+        points = out.points.copy()
+        points[:, self._which] = points[:1, self._which]
+        return Tracks(points, out.visibility, out.confidence)

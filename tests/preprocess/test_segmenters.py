@@ -113,7 +113,9 @@ def test_unknown_back_ends_say_what_there_is(tmp_path: Path) -> None:
         UsageError, match="no segmenter 'sam9'; there are masks, color, motion, evf"
     ):
         build_segmenter(config(segmenter="sam9"), tmp_path)
-    with pytest.raises(UsageError, match="no tracker 'x'; there are lucas_kanade, cotracker3"):
+    with pytest.raises(
+        UsageError, match="no tracker 'x'; there are lucas_kanade, two_flows, cotracker3"
+    ):
         build_tracker(config(tracker="x"))
     with pytest.raises(UsageError, match="at least one --color"):
         build_segmenter(config(segmenter="color"), tmp_path)

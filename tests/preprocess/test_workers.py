@@ -1,7 +1,8 @@
-"""Several processes give the same data set as one, also when some of them are killed."""
+"""Several processes give the same data set as one, also when some of them are killed or hang."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -14,9 +15,9 @@ import pytest
 
 from preprocess_torch.cli import main
 from preprocess_torch.config import PreprocessConfig
-from preprocess_torch.discover import View, find_clips
+from preprocess_torch.discover import Clip, View, find_clips
+from preprocess_torch.pool import Pool
 from preprocess_torch.video import Timing, Video
-from preprocess_torch.workers import Pool
 from relam_jax.keypoints.records import read_records
 
 from .test_cli import contents, manifest
@@ -52,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
 
 def killer(out: Path, count: int, killed: list[int]) -> None:
     """Kill a worker each time that another record is there, `count` times."""
-    seen, deadline = 0, time.monotonic() + 60
+    seen, deadline = 0, time.monotonic() + 300
     while len(killed) < count and time.monotonic() < deadline:
         records = len(list(out.glob(".parts/*.tfrecord")))
         if records > seen and (pids := children()):
@@ -105,3 +106,41 @@ def test_a_clip_that_kills_its_workers_is_named(folder: Path) -> None:
     reasons = {index: result.reason for index, result in results}
     assert reasons[3] == "killed 3 workers (out of memory?)"
     assert [reasons[i] for i in (1, 2, 4)] == [""] * 3
+
+
+@dataclass(frozen=True)
+class Hanging:
+    """A video at which the decoder hangs: in C, with Python's lock held, deaf to signals."""
+
+    def read(self, timing: Timing) -> Video:
+        ctypes.CDLL(None).signal(signal.SIGTERM, 1)
+        ctypes.PyDLL(None).pause()
+        raise NotImplementedError
+
+    def digest(self) -> str:
+        return "0" * 64
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_clip_that_hangs_is_given_up(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    def with_hanging(folder: Path, cameras: tuple[str, ...] = ()) -> list[Clip]:
+        clips = find_clips(folder, cameras)
+        clips[3] = replace(clips[3], views=(View("cam0", clips[3].views[0].path, Hanging()),))
+        return clips
+
+    monkeypatch.setattr("preprocess_torch.run.find_clips", with_hanging)
+    out = tmp_path / "out"
+    limit = ("--clip_timeout", "10", "--workers", workers)
+    assert main(["--data", str(folder), "--out", str(out), *limit, *COLOUR]) == 0
+    slow = [entry for entry in manifest(out) if "--clip_timeout" in entry.get("reason", "")]
+    assert [entry["reason"] for entry in slow] == ["took longer than 10 s (--clip_timeout)"]
+    assert slow[0]["video_id"] == find_clips(folder)[3].video_id
+    assert len(read_records(out)) == 10 and not children()
+    # given time, the same command finishes it, and the result is what it would have been
+    monkeypatch.undo()
+    assert main(["--data", str(folder), "--out", str(out), *COLOUR]) == 0
+    alone = tmp_path / "a" / "out"
+    assert main(["--data", str(folder), "--out", str(alone), *COLOUR]) == 0
+    assert contents(out) == contents(alone)

@@ -188,7 +188,7 @@ def record(args: Args) -> None:
     names = dict(entity_bodies(spec))
     env = make_simulation(spec.env_id)
     cameras = tuple(camera_pose(env.model, camera) for camera in spec.cameras)
-    renderer = SceneRenderer(env.fullpath, cameras, args.size)
+    renderer = SceneRenderer(env.model, cameras, args.size)
     tqdm.write(f"rendering with {choose_gl()}", file=sys.stderr)
     try:
         for path in earlier_files(out):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,23 +25,23 @@ class SceneRenderer:
     Meta-World uses to show goals, are invisible. The renderer has its own copy of the model.
     """
 
-    def __init__(self, model_path: str, cameras: tuple[CameraPose, ...], size: int = 256) -> None:
+    def __init__(self, model: MjModel, cameras: tuple[CameraPose, ...], size: int = 256) -> None:
         """Raises RuntimeError, in one sentence, where no OpenGL back end works."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="renderer")
         self._renderer: Any = None
         try:
-            self._thread.submit(self._create, model_path, cameras, size).result()
+            self._thread.submit(self._create, model, cameras, size).result()
         except Exception as error:
             self._thread.shutdown()
             raise RuntimeError(f"{HOW_TO_INSTALL} (MUJOCO_GL={choose_gl()}: {error})") from error
 
-    def _create(self, model_path: str, cameras: tuple[CameraPose, ...], size: int) -> None:
+    def _create(self, model: MjModel, cameras: tuple[CameraPose, ...], size: int) -> None:
         # Where nothing works this raises; half-made, it or a Renderer would complain when deleted.
         probe = mujoco.GLContext.__new__(mujoco.GLContext)
         probe._context = None
         probe.__init__(size, size)
         probe.free()
-        model = mujoco.MjModel.from_xml_path(model_path)
+        model = copy.copy(model)
         model.vis.quality.shadowsize = 0
         model.vis.quality.offsamples = 0
         model.vis.global_.offwidth = model.vis.global_.offheight = size

@@ -22,7 +22,7 @@ class CpuSimulator:
     """
 
     def __init__(self, env_id: str, num_envs: int, num_workers: int, reward: bool) -> None:
-        """Raises ValueError if there is no such task, RuntimeError without ManiSkill."""
+        """Raises ValueError if there is no such task, or ManiSkill is missing."""
         self._workers = shared_workers(min(num_workers, num_envs))
         self._env_id, self._reward, self._group = env_id, reward, next(_GROUPS)
         self._rows = np.array_split(np.arange(num_envs), len(self._workers))
@@ -107,7 +107,7 @@ class CpuSimulator:
             except WorkerDiedError:
                 self.num_deaths += 1
                 worker.restart()
-        raise RuntimeError(
+        raise OSError(
             "a simulation process dies again and again: is there enough memory? "
             "Use fewer environments (--num_envs)"
         )
@@ -120,7 +120,7 @@ class CpuSimulator:
                 self.num_deaths += 1
                 self._workers[index].restart()
                 self._send(index, method, rows, arguments)
-        raise RuntimeError(f"a simulation process dies whenever it is asked to {method}")
+        raise OSError(f"a simulation process dies whenever it is asked to {method}")
 
     def _rebuild(self, index: int) -> None:
         """Make a worker's simulations anew and bring them to where they were."""

@@ -26,9 +26,9 @@ class Worker:
         self.restart()
 
     def restart(self) -> None:
-        """Start a new process in place of the old one. Raises RuntimeError without ManiSkill."""
+        """Start a new process in place of the old one. Raises ValueError without ManiSkill."""
         if importlib.util.find_spec("mani_skill") is None:
-            raise RuntimeError(NOT_INSTALLED)
+            raise ValueError(NOT_INSTALLED)
         if self.generation >= 0:
             self.channel.close()
             self.process.kill()

@@ -14,14 +14,19 @@ def make_env(
 ) -> BatchedEnv:
     """Make `num_envs` environments of a task, by any spelling of its name (`drawer-open-v3`).
 
-    `num_views` keeps only the task's first cameras. `options` are those of the back end (see
-    `MetaWorldEnv`). Raises ValueError, in one sentence, if there is no such task.
+    `sim` (`auto`, `gpu`, `cpu`) says where ManiSkill simulates. `num_views` keeps only the task's first cameras. `options` are those of the back end (see
+    `MetaWorldEnv`, `ManiSkillEnv`). Raises ValueError, in one sentence, if there is no such task.
     """
     spec = resolve_task(task)
     if num_views is not None:
         if not 1 <= num_views <= len(spec.cameras):
             raise ValueError(f"{spec.name} has {len(spec.cameras)} cameras, not {num_views}")
         spec = replace(spec, cameras=spec.cameras[:num_views])
+    if spec.simulator == "maniskill":
+        from relam_jax.envs.maniskill.env import ManiSkillEnv
+
+        return ManiSkillEnv(spec, num_envs, seed=seed, **options)
     from relam_jax.envs.metaworld import MetaWorldEnv
 
+    options.pop("sim", None)
     return MetaWorldEnv(spec, num_envs, seed=seed, **options)

@@ -1,13 +1,16 @@
 """What the project knows of each task: its simulator id, its cameras and, rarely, more.
 
-Any Meta-World v3 task works by name with the defaults; a preset only overrides them. This module
-imports no simulator, except to look up whether a name exists.
+Any Meta-World v3 task works by name with the defaults, and so does any rigid-body task of ManiSkill
+by its registered id (`LiftPegUpright-v1`); a preset only overrides them. This module imports no
+simulator, except to look up whether a name of Meta-World's exists.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,11 @@ MOVED_CORNER2 = Camera("corner4")
 CORNER = Camera("corner")
 """In front of the table, to the left of the robot: roughly orthogonal to the other."""
 
+LEFT_FRONT = Camera("left", (0.62, 0.62, 0.55), (0.02, 0.0, 0.10), 46.0)
+"""ManiSkill: in front of the table, to the left of the robot."""
+RIGHT_FRONT = Camera("right", (0.62, -0.62, 0.55), (0.02, 0.0, 0.10), 46.0)
+"""ManiSkill: the same from the right; its rays are nearly orthogonal to the other's."""
+
 
 @dataclass(frozen=True)
 class TaskSpec:
@@ -37,7 +45,8 @@ class TaskSpec:
     name: str
     """canonical name, as in folders of data and presets: `drawer_open`."""
     env_id: str
-    """the simulator's own name: `drawer-open-v3`."""
+    """the simulator's own name: `drawer-open-v3`, `PickCube-v1`."""
+    simulator: Literal["metaworld", "maniskill"] = "metaworld"
     cameras: tuple[Camera, ...] = (MOVED_CORNER2, CORNER)
     """the views, called `cam0`, `cam1`, …"""
     entities: tuple[tuple[str, tuple[str, ...]], ...] | None = None
@@ -51,6 +60,10 @@ class TaskSpec:
         return tuple(f"cam{v}" for v in range(len(self.cameras)))
 
 
+def _maniskill(name: str, env_id: str) -> TaskSpec:
+    return TaskSpec(name, env_id, "maniskill", (LEFT_FRONT, RIGHT_FRONT), tail=4)
+
+
 PRESETS: dict[str, TaskSpec] = {
     spec.name: spec
     for spec in (
@@ -59,6 +72,10 @@ PRESETS: dict[str, TaskSpec] = {
         TaskSpec("drawer_open", "drawer-open-v3", tail=20),
         TaskSpec("button_press", "button-press-v3"),
         TaskSpec("window_open", "window-open-v3"),
+        _maniskill("pick_cube", "PickCube-v1"),
+        _maniskill("push_cube", "PushCube-v1"),
+        _maniskill("pull_cube", "PullCube-v1"),
+        _maniskill("stack_cube", "StackCube-v1"),
     )
 }
 
@@ -80,12 +97,16 @@ def resolve_task(name: str) -> TaskSpec:
 
     Raises ValueError with one sentence if there is no such task.
     """
+    if re.fullmatch(r"[A-Z]\w*-v\d+", name.strip()):  # as ManiSkill names its tasks
+        known = [s for s in PRESETS.values() if s.env_id == name.strip()]
+        return known[0] if known else _maniskill(name.strip(), name.strip())
     key = canonical_name(name)
     if key in PRESETS:
         return PRESETS[key]
     names = task_names()
     if key in names:
         return TaskSpec(key, key.replace("_", "-") + "-v3")
+    names = (*names, *(n for n, s in PRESETS.items() if s.simulator == "maniskill"))
     near = difflib.get_close_matches(key, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known tasks: {', '.join(names)}."
     raise ValueError(f"unknown task {name!r}: {hint}")

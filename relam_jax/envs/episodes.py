@@ -13,7 +13,7 @@ from relam_jax.envs.protocol import Candidates, EnvState
 from relam_jax.envs.simulator import MjData, MjModel
 from relam_jax.geometry import CameraPose
 
-SPLITS = {"train": 0, "eval": 1}
+SPLITS = {"train": 0, "eval": 1, "demos": 2}
 
 
 class ProjectedEnv:
@@ -29,7 +29,7 @@ class ProjectedEnv:
         num_envs: int,
         *,
         seed: int,
-        split: Literal["train", "eval"],
+        split: Literal["train", "eval", "demos"],
         num_init_states: int,
         num_candidates: int,
         episode_length: int,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from relam_jax.envs.scene import Surface, cast, pixel_centres
 from relam_jax.envs.simulator import MjModel, choose_gl, mujoco
 from relam_jax.geometry import CameraPose
 
@@ -16,6 +17,57 @@ HOW_TO_INSTALL = (
     "no off-screen OpenGL works here: on Debian or Ubuntu install the packages libegl1 and "
     "libgl1-mesa-dri (EGL), or libosmesa6 (OSMesa)"
 )
+
+
+class RayRenderer:
+    """Plain pictures without OpenGL, a ray a pixel: bodies in their colour, darker at a slant.
+
+    Stands in for `SceneRenderer` where clips are recorded on a machine that cannot render.
+    """
+
+    def __init__(self, model: MjModel, cameras: tuple[CameraPose, ...], size: int = 256) -> None:
+        self._model, self._data = copy.copy(model), mujoco.MjData(model)
+        self._cameras, self._pixels = cameras, pixel_centres(size)
+        first = np.zeros(model.nbody, int)
+        first[model.geom_bodyid[::-1]] = np.arange(model.ngeom)[::-1]
+        self._color = model.geom_rgba[first, :3]
+
+    def _cast(self, model: MjModel, state: np.ndarray, view: int) -> Surface:
+        self._model.body_pos[:] = model.body_pos
+        mujoco.mj_setState(self._model, self._data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_kinematics(self._model, self._data)
+        return cast(self._model, self._data, self._cameras[view], self._pixels)
+
+    def render(
+        self, model: MjModel, state: Float[np.ndarray, " S"], view: int
+    ) -> UInt8[np.ndarray, "H W 3"]:
+        """See `SceneRenderer.render`."""
+        surface = self._cast(model, state, view)
+        depth = np.where(np.isfinite(surface.depth), surface.depth, 10.0)
+        slope = np.hypot(*np.gradient(depth)) * len(depth) / depth
+        shade = 0.5 + 0.5 / (1 + slope)
+        image = self._color[surface.body] * shade[..., None]
+        image[surface.body < 0] = 0
+        return (255 * np.clip(image, 0, 1)).astype(np.uint8)
+
+    def depth(
+        self, model: MjModel, state: Float[np.ndarray, " S"], view: int
+    ) -> Float[np.ndarray, "H W"]:
+        """See `SceneRenderer.depth`."""
+        return self._cast(model, state, view).depth.astype(np.float32)
+
+    def close(self) -> None:
+        """Nothing is to be freed."""
+
+
+def make_renderer(
+    model: MjModel, cameras: tuple[CameraPose, ...], size: int
+) -> SceneRenderer | RayRenderer:
+    """OpenGL where it works, else rays."""
+    try:
+        return SceneRenderer(model, cameras, size)
+    except RuntimeError:
+        return RayRenderer(model, cameras, size)
 
 
 class SceneRenderer:

@@ -32,12 +32,6 @@ MOVED_CORNER2 = Camera("corner4")
 CORNER = Camera("corner")
 """In front of the table, to the left of the robot: roughly orthogonal to the other."""
 
-LEFT_FRONT = Camera("left", (0.62, 0.62, 0.55), (0.02, 0.0, 0.10), 46.0)
-"""ManiSkill: in front of the table, to the left of the robot."""
-RIGHT_FRONT = Camera("right", (0.62, -0.62, 0.55), (0.02, 0.0, 0.10), 46.0)
-"""ManiSkill: the same from the right; its rays are nearly orthogonal to the other's."""
-
-
 @dataclass(frozen=True)
 class TaskSpec:
     """One task of one simulator."""
@@ -60,8 +54,17 @@ class TaskSpec:
         return tuple(f"cam{v}" for v in range(len(self.cameras)))
 
 
-def _maniskill(name: str, env_id: str) -> TaskSpec:
-    return TaskSpec(name, env_id, "maniskill", (LEFT_FRONT, RIGHT_FRONT), tail=4)
+def _maniskill(
+    name: str,
+    env_id: str,
+    target: tuple[float, float, float] = (0.0, 0.0, 0.15),
+    fovy: float = 50.0,
+) -> TaskSpec:
+    """A task of ManiSkill, seen from the left and the right before the table (nearly orthogonal
+    rays), by cameras that look at `target`."""
+    left, right = ((0.7, y, 0.58) for y in (0.62, -0.62))
+    cameras = (Camera("left", left, target, fovy), Camera("right", right, target, fovy))
+    return TaskSpec(name, env_id, "maniskill", cameras, tail=4)
 
 
 PRESETS: dict[str, TaskSpec] = {
@@ -72,10 +75,10 @@ PRESETS: dict[str, TaskSpec] = {
         TaskSpec("drawer_open", "drawer-open-v3", tail=20),
         TaskSpec("button_press", "button-press-v3"),
         TaskSpec("window_open", "window-open-v3"),
-        _maniskill("pick_cube", "PickCube-v1"),
-        _maniskill("push_cube", "PushCube-v1"),
-        _maniskill("pull_cube", "PullCube-v1"),
-        _maniskill("stack_cube", "StackCube-v1"),
+        _maniskill("pick_cube", "PickCube-v1", (0.0, 0.0, 0.2), 40.0),
+        _maniskill("push_cube", "PushCube-v1", (0.08, 0.0, 0.08), 46.0),
+        _maniskill("pull_cube", "PullCube-v1", (-0.12, 0.0, 0.08), 46.0),
+        _maniskill("stack_cube", "StackCube-v1", (0.0, 0.0, 0.12), 40.0),
     )
 }
 

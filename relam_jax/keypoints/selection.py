@@ -29,8 +29,9 @@ class SelectionConfig:
     """Least share of the frames in which a point is seen."""
     num_keypoints: int = 4
     """K: keypoints an entity and view."""
-    goal_entities: tuple[str, ...] = ()
-    """Entities that mark a goal: they stand still and are exempt from Θ."""
+    goal_entities: tuple[str, ...] = ("goal",)
+    """Entities that mark a goal: they stand still and are exempt from Θ. The plan depends on where
+    they are, but nothing has to bring them anywhere."""
 
 
 class EpisodeTracks(NamedTuple):

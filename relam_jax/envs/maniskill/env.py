@@ -76,7 +76,7 @@ class ManiSkillEnv(ProjectedEnv):
         num_workers: int = 0,
         num_init_states: int = 50,
         occlusion: bool = False,
-        split: Literal["train", "eval"] = "train",
+        split: Literal["train", "eval", "demos"] = "train",
         env_reward: bool = False,
         render_size: int = 256,
         sim: Sim = "auto",
@@ -125,8 +125,9 @@ class ManiSkillEnv(ProjectedEnv):
         missing = [b for _, bodies in named for b in bodies if b not in ids]
         if missing:
             raise ValueError(f"{spec.env_id} has no {missing[0]!r}; it has {', '.join(ids)}")
-        self.view_names = spec.view_names
+        self.view_names, self.control_freq = spec.view_names, description.control_freq
         self.entity_names = tuple(name for name, _ in named)
+        self.entity_bodies = tuple(tuple(ids[b] for b in bodies) for _, bodies in named)
         self.mirror = Mirror(description)
         super().__init__(
             num_envs,
@@ -137,7 +138,7 @@ class ManiSkillEnv(ProjectedEnv):
             episode_length=episode_length,
             proprio_dim=description.proprio_dim,
             cameras=tuple(camera_pose(self.mirror.model, c) for c in spec.cameras),
-            entities=tuple(tuple(ids[b] for b in bodies) for _, bodies in named),
+            entities=self.entity_bodies,
             occlusion=occlusion,
         )
         self._pool = pool_seeds(split, seed, num_init_states)
@@ -182,6 +183,11 @@ class ManiSkillEnv(ProjectedEnv):
         self.num_unstable += int((stable & self._unstable).sum())
         reward = np.where(self._unstable, 0.0, frame.reward)
         return self._output(reward, frame.success & ~self._unstable)
+
+    @property
+    def poses(self) -> Float[np.ndarray, "N B 7"]:
+        """Of all bodies now: metres, quaternions wxyz."""
+        return self._poses.copy()
 
     def scripted_actions(self) -> Float[np.ndarray, "N A"]:
         """See `BatchedEnv.scripted_actions`; ValueError for a task without an expert."""

@@ -54,22 +54,23 @@ class CpuSimulator:
         """ManiSkill's flat state vectors."""
         return self._call("states", [(rows, ()) for rows in self._rows])
 
-    def episodes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Seeds (N,), actions (N, T, A) and repeats (N, T) of the running episodes, 0: padding."""
-        longest = max(map(len, self._actions))
-        actions = np.zeros((len(self._seeds), longest, self.description.action_dim), np.float32)
-        repeats = np.zeros(actions.shape[:2], np.int64)
+    def snapshot(self, longest: int) -> dict[str, np.ndarray]:
+        """The running episodes, of at most `longest` agent steps: seeds (N,), actions (N, T, A) and
+        repeats (N, T), 0 where an episode has not come so far."""
+        num_envs = len(self._seeds)
+        actions = np.zeros((num_envs, longest, self.description.action_dim), np.float32)
+        repeats = np.zeros((num_envs, longest), np.int64)
         for row, taken in enumerate(self._actions):
             for t, (action, times) in enumerate(taken):
                 actions[row, t], repeats[row, t] = action, times
-        return self._seeds.copy(), actions, repeats
+        return {"seeds": self._seeds.copy(), "actions": actions, "repeats": repeats}
 
-    def replay(self, seeds: np.ndarray, actions: np.ndarray, repeats: np.ndarray) -> Frame:
-        """Bring all environments to where `episodes` found them."""
-        frame = self.reset(np.ones(len(seeds), bool), seeds)
-        for t in range(actions.shape[1]):
-            frame = self.step(actions[:, t], repeats[:, t])
-        return frame
+    def restore(self, snapshot: dict[str, np.ndarray]) -> None:
+        """Bring all environments to where `snapshot` found them, by doing it all again."""
+        seeds, repeats = snapshot["seeds"], snapshot["repeats"]
+        self.reset(np.ones(len(seeds), bool), seeds)
+        for t in range(int((repeats > 0).any(0).sum())):
+            self.step(snapshot["actions"][:, t], repeats[:, t])
 
     def close(self) -> None:
         """Free the simulations; the processes stay for the next environments."""

@@ -210,17 +210,11 @@ class ManiSkillEnv(ProjectedEnv):
     # ---------------------------------------------------------------- checkpoints
 
     def state(self) -> dict[str, Any]:
-        """See `BatchedEnv.state`; call it after `follow`. The simulators are stored as seeds and
-        the actions of the running episodes."""
-        state = self._episode_state() | {"poses": self._poses.copy()}
-        seeds, actions, repeats = self._simulator.episodes()
-        longest = self.episode_length - actions.shape[1]  # one shape, whatever the time
-        padding = ((0, 0), (0, max(0, longest)))
-        return state | {
+        """See `BatchedEnv.state`; call it after `follow`."""
+        return self._episode_state() | {
+            "poses": self._poses.copy(),
             "start_poses": self._start_poses.copy(),
-            "seeds": seeds,
-            "actions": np.pad(actions, (*padding, (0, 0))),
-            "repeats": np.pad(repeats, padding),
+            "simulator": self._simulator.snapshot(self.episode_length),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -229,9 +223,7 @@ class ManiSkillEnv(ProjectedEnv):
         self._start_poses = np.array(state["start_poses"])
         self._set_episode_state(state)
         self._poses = np.array(state["poses"])
-        actions, repeats = np.asarray(state["actions"]), np.asarray(state["repeats"])
-        used = int((repeats > 0).any(0).sum())
-        self._simulator.replay(np.asarray(state["seeds"]), actions[:, :used], repeats[:, :used])
+        self._simulator.restore({k: np.asarray(v) for k, v in state["simulator"].items()})
 
     def close(self) -> None:
         """Free the simulations and the renderer."""

@@ -44,6 +44,7 @@ for _name in ("RenderMaterial", "RenderTexture2D"):
 
 gym: Any = importlib.import_module("gymnasium")
 importlib.import_module("mani_skill.envs")
+structs: Any = importlib.import_module("mani_skill.utils.structs")
 REGISTERED: dict[str, Any] = importlib.import_module("mani_skill.utils.registration").REGISTERED_ENVS
 
 CONTROL_MODE = "pd_ee_delta_pos"

@@ -6,11 +6,12 @@ import gc
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from relam_jax.envs.maniskill.control import Controller, fits
 from relam_jax.envs.maniskill.description import Body, Description, Frame
 from relam_jax.envs.maniskill.sapien import geoms, gym, make_simulation, sapien, shapes_of
+from relam_jax.envs.maniskill.success import BatchedSuccess
 
 
 def _bodies(env: Any) -> list[Any]:
@@ -75,6 +76,9 @@ class Simulations:
             self._controller = Controller(
                 self._envs, names.index(arm.root_link.name), names.index(arm.ee_link.name)
             )
+        self._success: BatchedSuccess | None = None
+        if not reward:
+            self._success = BatchedSuccess(self._envs, [_bodies(e) for e in self._envs])
 
     def reset(self, rows: list[int], seeds: list[int]) -> Frame:
         """Start new episodes: what follows is a function of seed and actions alone."""
@@ -110,14 +114,23 @@ class Simulations:
             going = np.flatnonzero(repeats > done)
             active = [rows[i] for i in going]
             self._env_step(active, actions[going])
-            for i, row in zip(going.tolist(), active, strict=True):
-                env = self._envs[row]
-                info = env.get_info()
-                success[i] |= bool(info.get("success", False))
-                if self._reward:
-                    reward[i] += float(env.get_reward(obs=None, action=None, info=info))
+            flags = self._succeeded(active)
+            success[going] |= flags
+            if self._reward:
+                for i, row in zip(going.tolist(), active, strict=True):
+                    info = self._envs[row].get_info()
+                    reward[i] += float(self._envs[row].get_reward(obs=None, action=None, info=info))
         frame = self.frame(rows)
         return frame._replace(reward=reward, success=success)
+
+    def _succeeded(self, rows: list[int]) -> Bool[np.ndarray, " M"]:
+        if self._success is not None:
+            try:
+                return self._success(rows, self._poses(rows))
+            except Exception:  # the task reads more than the stand-ins know
+                self._success = None
+        infos = [self._envs[row].evaluate() for row in rows]
+        return np.array([bool(info.get("success", False)) for info in infos])
 
     def _env_step(self, rows: list[int], actions: np.ndarray) -> None:
         if self._controller is None:

@@ -5,9 +5,9 @@
 Writes, for episode 000 and view cam0 (see docs/architecture.md): `000.cam0.mp4` (h264, one frame an
 env_step), `000.cam0.masks.png` (label image of the first frame) and, with `--truth`,
 `000.cam0.truth.npz`; and for the whole folder `masks.json` (index → entity) and `demos.json` (how
-it was made). ManiSkill's tasks are simulated by SAPIEN and drawn by MuJoCo, so nothing needs Vulkan;
-where no OpenGL works either, the pictures are plain. The same arguments give the same files. An episode that does not succeed is left out
-and the next initial state is tried.
+it was made). The same arguments give the same files. An episode that does not succeed is left out
+and the next initial state is tried. ManiSkill's tasks are simulated by SAPIEN and drawn by MuJoCo,
+so nothing needs Vulkan; where no OpenGL works either, the pictures are plain.
 """
 
 from __future__ import annotations
@@ -144,10 +144,14 @@ def maniskill_stage(spec: TaskSpec, seed: int, tries: int) -> Stage:
     def episodes() -> Iterator[Episode | None]:
         for start in range(0, tries, width):
             last = min(start + width, tries)
-            yield from itertools.islice(roll_out(np.arange(start, start + width) % tries), last - start)
+            yield from itertools.islice(
+                roll_out(np.arange(start, start + width) % tries), last - start
+            )
 
     entities = dict(zip(env.entity_names, env.entity_bodies, strict=True))
-    return Stage(env.mirror, entities, episodes(), env.control_freq, ("mani_skill", "sapien", "mujoco"))
+    return Stage(
+        env.mirror, entities, episodes(), env.control_freq, ("mani_skill", "sapien", "mujoco")
+    )
 
 
 def held(success: list[np.ndarray], row: int, start: int, tail: int) -> bool:

@@ -14,8 +14,9 @@ def make_env(
 ) -> BatchedEnv:
     """Make `num_envs` environments of a task, by any spelling of its name (`drawer-open-v3`).
 
-    `sim` (`auto`, `gpu`, `cpu`) says where ManiSkill simulates. `num_views` keeps only the task's first cameras. `options` are those of the back end (see
-    `MetaWorldEnv`, `ManiSkillEnv`). Raises ValueError, in one sentence, if there is no such task.
+    `num_views` keeps only the task's first cameras; `sim` (`auto`, `gpu`, `cpu`) says where
+    ManiSkill simulates. `options` are those of the back end (see `MetaWorldEnv`, `ManiSkillEnv`).
+    Raises ValueError, in one sentence, if there is no such task.
     """
     spec = resolve_task(task)
     if num_views is not None:

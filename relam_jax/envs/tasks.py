@@ -32,6 +32,7 @@ MOVED_CORNER2 = Camera("corner4")
 CORNER = Camera("corner")
 """In front of the table, to the left of the robot: roughly orthogonal to the other."""
 
+
 @dataclass(frozen=True)
 class TaskSpec:
     """One task of one simulator."""

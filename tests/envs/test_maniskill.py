@@ -1,4 +1,4 @@
-"""ManiSkill on the CPU: equal to the original, independent of what was before, unharmed by deaths."""
+"""ManiSkill on the CPU: equal to the original, whatever was before, unharmed by deaths."""
 
 import os
 import signal

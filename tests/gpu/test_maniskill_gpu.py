@@ -1,4 +1,4 @@
-"""ManiSkill's GPU simulation behind the protocol (`make test-gpu`); skipped without a CUDA device."""
+"""ManiSkill's GPU simulation behind the protocol; skipped where there is no CUDA device."""
 
 from importlib.util import find_spec
 

@@ -115,12 +115,13 @@ class Controller:
         actions = np.clip(actions, np.float32(-1), np.float32(1))
         half = np.float32(0.5)
         move, grip = actions[:, : self._arm_dim], actions[:, self._arm_dim :]
-        move = half * (self._arm_high + self._arm_low) + half * (
-            self._arm_high - self._arm_low
-        ) * move
-        grip = half * (self._hand_high + self._hand_low) + half * (
-            self._hand_high - self._hand_low
-        ) * grip
+        move = (
+            half * (self._arm_high + self._arm_low) + half * (self._arm_high - self._arm_low) * move
+        )
+        grip = (
+            half * (self._hand_high + self._hand_low)
+            + half * (self._hand_high - self._hand_low) * grip
+        )
         hand = np.zeros((len(rows), self._num_hand), np.float32)
         hand[:, self._leads] = grip
         hand[:, self._mimics] = hand[:, self._led_by] * self._ratio + self._offset

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from relam_jax.envs.maniskill.description import Description, Frame
-from relam_jax.envs.maniskill.processes import Worker, WorkerDiedError, shared_workers
+from relam_jax.envs.maniskill.processes import WorkerDiedError, shared_workers
 
 _GROUPS = itertools.count()
 _MAX_DEATHS = 3

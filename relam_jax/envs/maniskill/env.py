@@ -240,5 +240,3 @@ def choose_simulator(sim: Sim) -> Literal["gpu", "cpu"]:
     if sim == "gpu" and not cuda_devices():
         raise ValueError("--sim gpu needs a CUDA device, and nvidia-smi lists none: use --sim cpu")
     return sim
-
-

@@ -1,15 +1,14 @@
 """N environments in one simulator on the GPU. Written after ManiSkill's documentation and source;
 it has never been run: no GPU was at hand (tests/gpu checks it where there is one).
 
-Poses and proprioception of all environments (600 bytes each) are copied to the host each step, where
-the keypoints are projected by the same code as for every other simulator; physics, success and
-reward stay on the card.
+Poses and proprioception of all environments (600 bytes each) are copied to the host each step,
+where the keypoints are projected by the same code as for every other simulator; physics, success
+and reward stay on the card.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int

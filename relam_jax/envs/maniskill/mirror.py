@@ -82,7 +82,7 @@ def _add(spec: Any, body: Any, geom: Geom, name: str) -> None:
 
 
 def default_entities(description: Description) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """(entity, its bodies): the gripper, each movable actor by its name, the markers of the goal."""
+    """(entity, its bodies): the gripper, each movable actor by its name, the marks of the goal."""
     bodies = description.bodies
     by_name = {b.name: b for b in bodies}
     root = by_name[description.tcp].parent or description.tcp
@@ -92,7 +92,9 @@ def default_entities(description: Description) -> tuple[tuple[str, tuple[str, ..
     entities += [("goal", marks)] if marks else []
     shown = {b.name for b in bodies if b.geoms}
     return tuple(
-        (name, tuple(n for n in names if n in shown)) for name, names in entities if shown & {*names}
+        (name, tuple(n for n in names if n in shown))
+        for name, names in entities
+        if shown & {*names}
     )
 
 

@@ -45,12 +45,16 @@ for _name in ("RenderMaterial", "RenderTexture2D"):
 gym: Any = importlib.import_module("gymnasium")
 importlib.import_module("mani_skill.envs")
 structs: Any = importlib.import_module("mani_skill.utils.structs")
-REGISTERED: dict[str, Any] = importlib.import_module("mani_skill.utils.registration").REGISTERED_ENVS
+REGISTERED: dict[str, Any] = importlib.import_module(
+    "mani_skill.utils.registration"
+).REGISTERED_ENVS
 
 CONTROL_MODE = "pd_ee_delta_pos"
 
 
-def make_simulation(env_id: str, num_envs: int = 1, *, gpu: bool = False, reward: bool = False) -> Any:
+def make_simulation(
+    env_id: str, num_envs: int = 1, *, gpu: bool = False, reward: bool = False
+) -> Any:
     """ManiSkill's own environment of a task, state only.
 
     Raises ValueError, in one sentence, if there is no such task or it cannot start here.

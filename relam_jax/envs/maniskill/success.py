@@ -1,8 +1,8 @@
 """A task's own success flag for many CPU simulations by one call of its `evaluate`.
 
-`evaluate` is written in torch for batches, and a batch of one row costs as much as one of a hundred:
-it was half of an env_step. Here it runs on stand-ins whose poses, velocities and joints are those of
-all simulations. What a stand-in does not know raises AttributeError; the task is then evaluated
+`evaluate` is written in torch for batches, and a batch of one row costs as much as one of a
+hundred: it was half of an env_step. Here it runs on stand-ins whose poses, velocities and joints
+are those of all simulations. What a stand-in does not know raises AttributeError; the task is then evaluated
 simulation by simulation.
 """
 
@@ -88,7 +88,9 @@ class BatchedSuccess:
         def forces(a: _Body, b: _Body) -> torch.Tensor:
             return torch.cat(
                 [
-                    envs[r].scene.get_pairwise_contact_forces(things[r][a.index], things[r][b.index])
+                    envs[r].scene.get_pairwise_contact_forces(
+                        things[r][a.index], things[r][b.index]
+                    )
                     for r in now.rows
                 ]
             )

@@ -1,7 +1,7 @@
 """A process full of CPU simulations: `python -m relam_jax.envs.maniskill.worker FD`.
 
-Answers requests `(method, arguments)` on the socket FD with `(True, result)` or `(False, sentence)`,
-until the other end closes.
+Answers requests `(method, group, arguments)` on the socket FD with `(True, result)` or `(False,
+sentence)`, until the other end closes.
 """
 
 from __future__ import annotations

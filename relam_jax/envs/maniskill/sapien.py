@@ -125,7 +125,8 @@ def _mesh_file(path: str) -> list[tuple[np.ndarray, np.ndarray, tuple[float, ...
     parts = []
     for part in scene.dump():
         if hasattr(part, "faces") and len(part.faces) >= 4:
-            color = np.asarray(part.visual.to_color().vertex_colors, float).reshape(-1, 4).mean(0)
+            visual = part.visual.to_color() if hasattr(part.visual, "to_color") else part.visual
+            color = np.asarray(visual.vertex_colors, float).reshape(-1, 4).mean(0)
             rgba = (*(color[:3] / 255).tolist(), 1.0)
             parts.append((np.asarray(part.vertices), np.asarray(part.faces), rgba))
     return parts

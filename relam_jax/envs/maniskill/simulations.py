@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 from typing import Any
 
@@ -26,6 +27,7 @@ def tcp_name(env: Any) -> str:
     return tcp.name if hasattr(tcp, "joint") else env.agent.robot.links[-1].name
 
 
+@functools.cache
 def describe(env_id: str) -> Description:
     """What a task's simulation is made of."""
     with shapes_of(env_id) as (env, shapes):

@@ -2,8 +2,8 @@
 
 `evaluate` is written in torch for batches, and a batch of one row costs as much as one of a
 hundred: it was half of an env_step. Here it runs on stand-ins whose poses, velocities and joints
-are those of all simulations. What a stand-in does not know raises AttributeError; the task is then evaluated
-simulation by simulation.
+are those of all simulations. What a stand-in does not know raises AttributeError; the task is then
+evaluated simulation by simulation.
 """
 
 from __future__ import annotations
@@ -19,6 +19,13 @@ from jaxtyping import Bool, Float
 from relam_jax.envs.maniskill.sapien import structs
 
 _PLAIN = (bool, int, float, str, tuple, np.ndarray, torch.device, type(None))
+
+
+def _same_for_all(value: Any) -> bool:
+    """Constants; a tensor of one row may be an environment's own."""
+    if isinstance(value, torch.Tensor):
+        return value.ndim == 0 or value.shape[0] != 1
+    return isinstance(value, _PLAIN)
 
 
 class _StandIn:
@@ -100,12 +107,13 @@ class BatchedSuccess:
 
         def known(original: Any) -> dict[str, Any]:
             values = {k: stand_in(v) for k, v in vars(original).items()}
-            return {k: v for k, v in values.items() if isinstance(v, (*_PLAIN, _Body))}
+            return {k: v for k, v in values.items() if isinstance(v, _Body) or _same_for_all(v)}
 
         joints = {"get_qpos": batch(lambda r: r.qpos), "get_qvel": batch(lambda r: r.qvel)}
         robot = _StandIn(first.agent.robot, joints)
-        agent = _StandIn(first.agent, known(first.agent) | {"robot": robot})
         scene = _StandIn(first.scene, {"get_pairwise_contact_forces": forces})
+        parts = {"robot": robot, "scene": scene}
+        agent = _StandIn(first.agent, known(first.agent) | parts)
         self._env = _StandIn(first, known(first) | {"agent": agent, "scene": scene})
 
     def __call__(

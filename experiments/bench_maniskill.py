@@ -2,8 +2,8 @@
 
     python experiments/bench_maniskill.py --tasks PickCube-v1 PushCube-v1
 
-Needs `make setup EXTRAS=maniskill`. Prints one JSON line a task. The same expert's actions for both;
-the original with state observations and its normalised dense reward, which are its defaults.
+Needs `make setup EXTRAS=maniskill`. Prints one JSON line a task. Both take the same expert's actions;
+the original with state observations and normalised dense reward, its defaults.
 """
 
 from __future__ import annotations

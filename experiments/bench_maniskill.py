@@ -2,7 +2,7 @@
 
     python experiments/bench_maniskill.py --tasks PickCube-v1 PushCube-v1
 
-Needs `make setup EXTRAS=maniskill`. Prints one JSON line a task. Both take the same expert's actions;
+Needs `make setup EXTRAS=maniskill`. Prints a JSON line a task. Both take the same expert's actions;
 the original with state observations and normalised dense reward, its defaults.
 """
 

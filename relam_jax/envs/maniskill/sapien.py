@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ for _name in ("RenderMaterial", "RenderTexture2D"):
     setattr(sapien.render, _name, _class)
     setattr(sapien.pysapien.render, _name, _class)
 
+logging.getLogger("mani_skill").setLevel(logging.ERROR)  # a warning a simulation and actor
 gym: Any = importlib.import_module("gymnasium")
 importlib.import_module("mani_skill.envs")
 structs: Any = importlib.import_module("mani_skill.utils.structs")

@@ -6,10 +6,14 @@ from __future__ import annotations
 from typing import Any
 
 from relam_jax.envs.tasks import resolve_task
+from relam_jax.keypoints.selection import SelectionConfig
 from relam_jax.training.config import TrainConfig
 
-MANISKILL: dict[str, Any] = {"action_repeat": 1, "episode_length": 50}
-"""20 env_steps a second, where Meta-World has 80; 50 is the tasks' own time limit."""
+MANISKILL: dict[str, Any] = {
+    "action_repeat": 1,  # 20 env_steps a second, where Meta-World has 80
+    "episode_length": 50,  # the tasks' own time limit
+    "selection": SelectionConfig(goal_entities=("goal",)),
+}
 
 OVERRIDES: dict[str, dict[str, Any]] = {}
 

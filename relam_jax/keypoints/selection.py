@@ -29,7 +29,7 @@ class SelectionConfig:
     """Least share of the frames in which a point is seen."""
     num_keypoints: int = 4
     """K: keypoints an entity and view."""
-    goal_entities: tuple[str, ...] = ("goal",)
+    goal_entities: tuple[str, ...] = ()
     """Entities that mark a goal: they stand still and are exempt from Θ. The plan depends on where
     they are, but nothing has to bring them anywhere."""
 

@@ -6,6 +6,7 @@ sentence)`, until the other end closes.
 
 from __future__ import annotations
 
+import signal
 import sys
 from multiprocessing.connection import Connection
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 
 def main(descriptor: int) -> None:
     """Serve until the other end is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that asks
     channel = Connection(descriptor)
     import torch
 
@@ -34,13 +36,16 @@ def main(descriptor: int) -> None:
     while True:
         try:
             request = channel.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return
         try:
             answer = (True, serve(*request))
         except Exception as error:
             answer = (False, (str(error).strip() or type(error).__name__).splitlines()[0])
-        channel.send(answer)
+        try:
+            channel.send(answer)
+        except OSError:
+            return
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ DATA ?= videos/
 DEMO_ARGS ?=
 REPRODUCE_ARGS ?=
 
-.PHONY: help setup demo preprocess test test-upstream lint bench bench-tracking bench-workers compare-perception reproduce-metaworld lock clean
+.PHONY: help setup demo preprocess test test-upstream test-gpu lint bench bench-tracking bench-workers compare-perception reproduce-metaworld lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -34,6 +34,9 @@ test: ## set-up and tests
 test-upstream: setup ## contract tests on CoTracker3's and EVF-SAM's own code: PY, RELAM_COTRACKER, RELAM_EVFSAM (docs/perception.md)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -rs --durations=0 tests/preprocess/test_upstream_cotracker.py \
 	  tests/preprocess/test_upstream_evf_sam.py tests/preprocess/test_sam3.py
+
+test-gpu: setup ## tests that need a CUDA device (skipped, with the reason, where there is none)
+	JAX_PLATFORMS= $(PY) -m pytest -rs tests/gpu
 
 lint: setup ## format, lint and types
 	$(PY) -m ruff format --check .

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -276,6 +277,20 @@ def env_steps(task: str, num_envs: int = 16, agent_steps: int = 40) -> float:
     return result
 
 
+def maniskill_rows() -> list[Row]:
+    """ManiSkill's CPU simulation as it ships and as we step it; none where it is not installed."""
+    if find_spec("mani_skill") is None:
+        return []
+    command = [sys.executable, str(ROOT / "experiments/bench_maniskill.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows = []
+    for result in map(json.loads, done.stdout.splitlines()):
+        ours, original = result["relam_jax"], result["original"]
+        note = f"{ours / original:.1f} times the original's {original:.0f}"
+        rows.append(Row(f"stepping {result['task']}", ours, "env_steps", note=note))
+    return rows
+
+
 def reward_microseconds(env: GoalEnv, count: int = 100) -> float:
     """CPU-µs of keypoints → (reward, stage, observation) of all environments, transfer included."""
     seen = env.env.step(np.zeros((env.num_envs, env.action_dim), np.float32))
@@ -357,6 +372,7 @@ def main() -> None:
         Row("reward, stages, observation of 16 envs", reward, "µs", note="…"),
     ]
     rows[-1] = replace(rows[-1], note=f"{100 * reward / update:.1f} % of one grad_step")
+    rows += maniskill_rows()
     for utd, windows in ((1.0, 2), (0.125, 4)):
         rows += whole_loop(args.task, utd, windows, anticipation)
     print(table(rows))

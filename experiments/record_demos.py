@@ -1,4 +1,4 @@
-"""Record demonstrations of a Meta-World task by its scripted expert, as action-free videos.
+"""Record demonstrations of a task by its scripted expert, as action-free videos.
 
     python experiments/record_demos.py --task drawer_open --num 30 --out videos/drawer_open
 
@@ -6,15 +6,18 @@ Writes, for episode 000 and view cam0 (see docs/architecture.md): `000.cam0.mp4`
 env_step), `000.cam0.masks.png` (label image of the first frame) and, with `--truth`,
 `000.cam0.truth.npz`; and for the whole folder `masks.json` (index → entity) and `demos.json` (how
 it was made). The same arguments give the same files. An episode that does not succeed is left out
-and the next initial state is tried.
+and the next initial state is tried. ManiSkill's tasks are simulated by SAPIEN and drawn by MuJoCo,
+so nothing needs Vulkan; where no OpenGL works either, the pictures are plain.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from relam_jax.envs.rendering import SceneRenderer
+from relam_jax.envs.rendering import RayRenderer, SceneRenderer, make_renderer
 from relam_jax.envs.scene import Surface, camera_pose, cast, pixel_centres
 from relam_jax.envs.scripted import (
     entity_bodies,
@@ -51,7 +54,7 @@ class Args:
     """Arguments of the command line."""
 
     task: str
-    """task, by any spelling: drawer_open, drawer-open-v3"""
+    """task, by any spelling: drawer_open, drawer-open-v3, pick_cube, PickCube-v1"""
     num: int = 30
     """episodes to record (successful ones)"""
     out: str | None = None
@@ -95,6 +98,68 @@ def run_expert(env: Any, spec: TaskSpec, task: Any) -> Episode | None:
     return None
 
 
+@dataclass
+class Stage:
+    """What is filmed: a MuJoCo model with its data, and the expert's episodes, one a try."""
+
+    env: Any
+    """has `model` and `data`."""
+    entities: dict[str, tuple[int, ...]]
+    episodes: Iterator[Episode | None]
+    fps: int
+    packages: tuple[str, ...]
+
+
+def metaworld_stage(spec: TaskSpec, seed: int, tries: int) -> Stage:
+    """Meta-World's own environment."""
+    env = make_simulation(spec.env_id)
+    pool = initial_states(spec.env_id, "demos", seed, tries)
+    episodes = (run_expert(env, spec, task) for task in pool)
+    fps = env.metadata["render_fps"]
+    return Stage(env, dict(entity_bodies(spec)), episodes, fps, ("metaworld", "mujoco"))
+
+
+def maniskill_stage(spec: TaskSpec, seed: int, tries: int) -> Stage:
+    """A MuJoCo mirror of the scenes that ManiSkill simulates without rendering."""
+    from relam_jax.envs.maniskill.env import ManiSkillEnv
+
+    width = min(tries, 32)
+    env = ManiSkillEnv(
+        spec, width, seed=seed, split="demos", num_init_states=tries, sim="cpu", num_candidates=1
+    )
+
+    def roll_out(indices: np.ndarray) -> Iterator[Episode | None]:
+        env.reset(init_states=indices)
+        poses, success = [env.poses], [np.zeros(width, bool)]
+        env.follow(np.zeros((width, len(env.view_names), len(env.entity_names), 1), int))
+        for _ in range(env.episode_length):
+            success.append(env.step(env.scripted_actions()).success)
+            poses.append(env.poses)
+        for row in range(width):
+            ends = [t for t in range(1, len(success)) if held(success, row, t, spec.tail)]
+            frames = ends[0] + spec.tail + 1 if ends else 0
+            states = [env.mirror.state(p[row]) for p in poses[:frames]]
+            yield Episode(states, ends[0]) if ends else None
+
+    def episodes() -> Iterator[Episode | None]:
+        for start in range(0, tries, width):
+            last = min(start + width, tries)
+            yield from itertools.islice(
+                roll_out(np.arange(start, start + width) % tries), last - start
+            )
+
+    entities = dict(zip(env.entity_names, env.entity_bodies, strict=True))
+    return Stage(
+        env.mirror, entities, episodes(), env.control_freq, ("mani_skill", "sapien", "mujoco")
+    )
+
+
+def held(success: list[np.ndarray], row: int, start: int, tail: int) -> bool:
+    """Whether success came with frame `start` and held `tail` frames."""
+    after = success[start : start + tail + 1]
+    return len(after) == tail + 1 and all(s[row] for s in after)
+
+
 def get_state(env: Any) -> np.ndarray:
     """The simulator's integration state, float64."""
     state = np.empty(mujoco.mj_stateSize(env.model, STATE))
@@ -124,7 +189,7 @@ def true_geometry(
     camera: CameraPose,
     view: int,
     first: Surface,
-    renderer: SceneRenderer,
+    renderer: SceneRenderer | RayRenderer,
 ) -> Truth:
     """Where every body was in every frame and what the camera saw of it."""
     half = first.body.shape[0] // 2
@@ -150,10 +215,11 @@ def write_episode(
     stem: str,
     args: Args,
     env: Any,
+    fps: int,
     episode: Episode,
     cameras: tuple[CameraPose, ...],
     entities: list[tuple[int, ...]],
-    renderer: SceneRenderer,
+    renderer: SceneRenderer | RayRenderer,
 ) -> None:
     """Write the files of one episode, the video last."""
     for view, camera in enumerate(cameras):
@@ -165,7 +231,6 @@ def write_episode(
             truth = true_geometry(env, episode, camera, view, surface, renderer)
             truth.save(out / f"{name}.truth.npz")
         frames = (renderer.render(env.model, state, view) for state in episode.states)
-        fps = env.metadata["render_fps"]
         write_video(out / f"{name}.mp4", frames, fps, args.crf)
 
 
@@ -185,29 +250,32 @@ def record(args: Args) -> None:
     if earlier_files(out) and not args.overwrite:
         raise ValueError(f"{out} holds demonstrations already: add --overwrite to replace them.")
     spec = replace(spec, cameras=spec.cameras[: args.cameras])
-    names = dict(entity_bodies(spec))
-    env = make_simulation(spec.env_id)
+    tries = args.num * ATTEMPTS_PER_EPISODE
+    stage = (maniskill_stage if spec.simulator == "maniskill" else metaworld_stage)(
+        spec, args.seed, tries
+    )
+    env, names = stage.env, stage.entities
     cameras = tuple(camera_pose(env.model, camera) for camera in spec.cameras)
-    renderer = SceneRenderer(env.fullpath, cameras, args.size)
-    tqdm.write(f"rendering with {choose_gl()}", file=sys.stderr)
+    renderer = make_renderer(env.model, cameras, args.size)
+    means = choose_gl() if isinstance(renderer, SceneRenderer) else "rays, since no OpenGL works"
+    tqdm.write(f"rendering with {means}", file=sys.stderr)
     try:
         for path in earlier_files(out):
             path.unlink()
         out.mkdir(parents=True, exist_ok=True)
-        pool = initial_states(spec.env_id, "demos", args.seed, args.num * ATTEMPTS_PER_EPISODE)
         meta = json.dumps({str(i): name for i, name in enumerate(names, start=1)}, indent=2)
         (out / "masks.json").write_text(meta + "\n")
         episodes: list[dict[str, Any]] = []
         bar = tqdm(total=args.num, unit="episode", disable=not sys.stderr.isatty())
-        for index, task in enumerate(pool):
+        for index, episode in enumerate(stage.episodes):
             if len(episodes) == args.num:
                 break
-            episode = run_expert(env, spec, task)
             if episode is None:
                 tqdm.write(f"initial state {index}: the expert failed, next", file=sys.stderr)
                 continue
             stem = f"{len(episodes):03d}"
-            write_episode(out, stem, args, env, episode, cameras, list(names.values()), renderer)
+            bodies = list(names.values())
+            write_episode(out, stem, args, env, stage.fps, episode, cameras, bodies, renderer)
             episodes.append(
                 {
                     "episode": stem,
@@ -222,9 +290,9 @@ def record(args: Args) -> None:
         renderer.close()
     if not episodes:
         raise RuntimeError(
-            f"the scripted expert of {spec.name} succeeded in none of {len(pool)} tries."
+            f"the scripted expert of {spec.name} succeeded in none of {tries} tries."
         )
-    write_meta(out, args, spec, episodes)
+    write_meta(out, args, spec, stage, episodes)
     print(f"{len(episodes)} episodes of {spec.name} in {out}")
     if len(episodes) < args.num:
         raise RuntimeError(
@@ -232,7 +300,9 @@ def record(args: Args) -> None:
         )
 
 
-def write_meta(out: Path, args: Args, spec: TaskSpec, episodes: list[dict[str, Any]]) -> None:
+def write_meta(
+    out: Path, args: Args, spec: TaskSpec, stage: Stage, episodes: list[dict[str, Any]]
+) -> None:
     """Write demos.json: how the folder was made."""
     meta = {
         "task": spec.name,
@@ -241,8 +311,8 @@ def write_meta(out: Path, args: Args, spec: TaskSpec, episodes: list[dict[str, A
         "seed": args.seed,
         "size": args.size,
         "crf": args.crf,
-        "fps": 80,
-        "versions": {p: importlib.metadata.version(p) for p in ("metaworld", "mujoco")},
+        "fps": stage.fps,
+        "versions": {p: importlib.metadata.version(p) for p in stage.packages},
         "episodes": episodes,
     }
     (out / "demos.json").write_text(json.dumps(meta, indent=1) + "\n")

@@ -6,7 +6,14 @@ from __future__ import annotations
 from typing import Any
 
 from relam_jax.envs.tasks import resolve_task
+from relam_jax.keypoints.selection import SelectionConfig
 from relam_jax.training.config import TrainConfig
+
+MANISKILL: dict[str, Any] = {
+    "action_repeat": 1,  # 20 env_steps a second, where Meta-World has 80
+    "episode_length": 50,  # the tasks' own time limit
+    "selection": SelectionConfig(goal_entities=("goal",)),
+}
 
 OVERRIDES: dict[str, dict[str, Any]] = {}
 
@@ -14,5 +21,6 @@ OVERRIDES: dict[str, dict[str, Any]] = {}
 def preset(task: str) -> TrainConfig:
     """The config of a task by any spelling of its name; ValueError with one sentence if there is
     none."""
-    name = resolve_task(task).name
-    return TrainConfig(task=name, **OVERRIDES.get(name, {}))
+    spec = resolve_task(task)
+    common = MANISKILL if spec.simulator == "maniskill" else {}
+    return TrainConfig(task=spec.name, **(common | OVERRIDES.get(spec.name, {})))

@@ -21,17 +21,24 @@ def make_env(
     """Make `num_envs` environments of a task, by any spelling of its name (`drawer-open-v3`).
 
     `num_views` keeps only the task's first cameras. Keypoints are projected from simulator state,
-    or tracked in the cameras' images. `options` are those of the back end (see
-    `MetaWorldEnv`). Raises ValueError, in one sentence, if there is no such task.
+    or tracked in the cameras' images; `sim` (`auto`, `gpu`, `cpu`) says where ManiSkill simulates.
+    `options` are those of the back end (see `MetaWorldEnv`, `ManiSkillEnv`).
+    Raises ValueError, in one sentence, if there is no such task.
     """
     spec = resolve_task(task)
     if num_views is not None:
         if not 1 <= num_views <= len(spec.cameras):
             raise ValueError(f"{spec.name} has {len(spec.cameras)} cameras, not {num_views}")
         spec = replace(spec, cameras=spec.cameras[:num_views])
-    from relam_jax.envs.metaworld import MetaWorldEnv
+    if spec.simulator == "maniskill":
+        from relam_jax.envs.maniskill.env import ManiSkillEnv
 
-    env = MetaWorldEnv(spec, num_envs, seed=seed, **options)
+        env = ManiSkillEnv(spec, num_envs, seed=seed, **options)
+    else:
+        from relam_jax.envs.metaworld import MetaWorldEnv
+
+        options.pop("sim", None)
+        env = MetaWorldEnv(spec, num_envs, seed=seed, **options)
     if keypoints == "projected":
         return env
     from relam_jax.envs.pixels import SimulatedCameras

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from relam_jax.envs.scene import Surface, cast, pixel_centres
 from relam_jax.envs.simulator import MjModel, choose_gl, mujoco
 from relam_jax.geometry import CameraPose
 
@@ -17,6 +19,57 @@ HOW_TO_INSTALL = (
 )
 
 
+class RayRenderer:
+    """Plain pictures without OpenGL, a ray a pixel: bodies in their colour, darker at a slant.
+
+    Stands in for `SceneRenderer` where clips are recorded on a machine that cannot render.
+    """
+
+    def __init__(self, model: MjModel, cameras: tuple[CameraPose, ...], size: int = 256) -> None:
+        self._model, self._data = copy.copy(model), mujoco.MjData(model)
+        self._cameras, self._pixels = cameras, pixel_centres(size)
+        first = np.zeros(model.nbody, int)
+        first[model.geom_bodyid[::-1]] = np.arange(model.ngeom)[::-1]
+        self._color = model.geom_rgba[first, :3]
+
+    def _cast(self, model: MjModel, state: np.ndarray, view: int) -> Surface:
+        self._model.body_pos[:] = model.body_pos
+        mujoco.mj_setState(self._model, self._data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_kinematics(self._model, self._data)
+        return cast(self._model, self._data, self._cameras[view], self._pixels)
+
+    def render(
+        self, model: MjModel, state: Float[np.ndarray, " S"], view: int
+    ) -> UInt8[np.ndarray, "H W 3"]:
+        """See `SceneRenderer.render`."""
+        surface = self._cast(model, state, view)
+        depth = np.where(np.isfinite(surface.depth), surface.depth, 10.0)
+        slope = np.hypot(*np.gradient(depth)) * len(depth) / depth
+        shade = 0.5 + 0.5 / (1 + slope)
+        image = self._color[surface.body] * shade[..., None]
+        image[surface.body < 0] = 0
+        return (255 * np.clip(image, 0, 1)).astype(np.uint8)
+
+    def depth(
+        self, model: MjModel, state: Float[np.ndarray, " S"], view: int
+    ) -> Float[np.ndarray, "H W"]:
+        """See `SceneRenderer.depth`."""
+        return self._cast(model, state, view).depth.astype(np.float32)
+
+    def close(self) -> None:
+        """Nothing is to be freed."""
+
+
+def make_renderer(
+    model: MjModel, cameras: tuple[CameraPose, ...], size: int
+) -> SceneRenderer | RayRenderer:
+    """OpenGL where it works, else rays."""
+    try:
+        return SceneRenderer(model, cameras, size)
+    except RuntimeError:
+        return RayRenderer(model, cameras, size)
+
+
 class SceneRenderer:
     """Renders one model from fixed cameras, on a thread of its own (as OpenGL contexts want).
 
@@ -24,23 +77,23 @@ class SceneRenderer:
     Meta-World uses to show goals, are invisible. The renderer has its own copy of the model.
     """
 
-    def __init__(self, model_path: str, cameras: tuple[CameraPose, ...], size: int = 256) -> None:
+    def __init__(self, model: MjModel, cameras: tuple[CameraPose, ...], size: int = 256) -> None:
         """Raises RuntimeError, in one sentence, where no OpenGL back end works."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="renderer")
         self._renderer: Any = None
         try:
-            self._thread.submit(self._create, model_path, cameras, size).result()
+            self._thread.submit(self._create, model, cameras, size).result()
         except Exception as error:
             self._thread.shutdown()
             raise RuntimeError(f"{HOW_TO_INSTALL} (MUJOCO_GL={choose_gl()}: {error})") from error
 
-    def _create(self, model_path: str, cameras: tuple[CameraPose, ...], size: int) -> None:
+    def _create(self, model: MjModel, cameras: tuple[CameraPose, ...], size: int) -> None:
         # Where nothing works this raises; half-made, it or a Renderer would complain when deleted.
         probe = mujoco.GLContext.__new__(mujoco.GLContext)
         probe._context = None
         probe.__init__(size, size)
         probe.free()
-        model = mujoco.MjModel.from_xml_path(model_path)
+        model = copy.copy(model)
         model.vis.quality.shadowsize = 0
         model.vis.quality.offsamples = 0
         model.vis.global_.offwidth = model.vis.global_.offheight = size

@@ -31,6 +31,10 @@ def camera_pose(model: MjModel, camera: Camera) -> CameraPose:
 
     Raises ValueError if the model has no such camera or if it is mounted on a moving body.
     """
+    if camera.position and camera.target and camera.fovy:
+        position = np.array(camera.position)
+        rotation = _look_at(position, np.array(camera.target))
+        return CameraPose(position, rotation, camera.fovy)
     index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, camera.name)
     if index < 0 or model.cam_bodyid[index] != 0:
         raise ValueError(f"the model has no camera {camera.name!r} that is fixed in the world")
@@ -40,15 +44,20 @@ def camera_pose(model: MjModel, camera: Camera) -> CameraPose:
         mujoco.mju_quat2Mat(matrix, model.cam_quat[index])
         rotation = matrix.reshape(3, 3)
     else:
-        back = position - np.array(camera.target)
-        back /= np.linalg.norm(back)
-        right = np.cross([0.0, 0.0, 1.0], back)
-        right /= np.linalg.norm(right)
-        rotation = np.stack([right, np.cross(back, right), back], axis=1)
+        rotation = _look_at(position, np.array(camera.target))
     if rotation[2, 1] < 0:  # its y axis points down: roll by 180° about the optical axis
         rotation = rotation * np.array([-1.0, -1.0, 1.0])
     fovy = float(model.cam_fovy[index]) if camera.fovy is None else camera.fovy
     return CameraPose(position, rotation, fovy)
+
+
+def _look_at(position: np.ndarray, target: np.ndarray) -> Float[np.ndarray, "3 3"]:
+    """An upright camera's axes."""
+    back = position - target
+    back /= np.linalg.norm(back)
+    right = np.cross([0.0, 0.0, 1.0], back)
+    right /= np.linalg.norm(right)
+    return np.stack([right, np.cross(back, right), back], axis=1)
 
 
 def pixel_centres(size: int) -> Float[np.ndarray, "H W 2"]:

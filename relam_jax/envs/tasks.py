@@ -1,13 +1,16 @@
 """What the project knows of each task: its simulator id, its cameras and, rarely, more.
 
-Any Meta-World v3 task works by name with the defaults; a preset only overrides them. This module
-imports no simulator, except to look up whether a name exists.
+Any Meta-World v3 task works by name with the defaults, and so does any rigid-body task of ManiSkill
+by its registered id (`LiftPegUpright-v1`); a preset only overrides them. This module imports no
+simulator, except to look up whether a name of Meta-World's exists.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class TaskSpec:
     name: str
     """canonical name, as in folders of data and presets: `drawer_open`."""
     env_id: str
-    """the simulator's own name: `drawer-open-v3`."""
+    """the simulator's own name: `drawer-open-v3`, `PickCube-v1`."""
+    simulator: Literal["metaworld", "maniskill"] = "metaworld"
     cameras: tuple[Camera, ...] = (MOVED_CORNER2, CORNER)
     """the views, called `cam0`, `cam1`, …"""
     entities: tuple[tuple[str, tuple[str, ...]], ...] | None = None
@@ -53,6 +57,19 @@ class TaskSpec:
         return tuple(f"cam{v}" for v in range(len(self.cameras)))
 
 
+def _maniskill(
+    name: str,
+    env_id: str,
+    target: tuple[float, float, float] = (0.0, 0.0, 0.15),
+    fovy: float = 50.0,
+) -> TaskSpec:
+    """A task of ManiSkill, seen from the left and the right before the table (nearly orthogonal
+    rays), by cameras that look at `target`."""
+    left, right = ((0.7, y, 0.58) for y in (0.62, -0.62))
+    cameras = (Camera("left", left, target, fovy), Camera("right", right, target, fovy))
+    return TaskSpec(name, env_id, "maniskill", cameras, horizon=50, tail=4)
+
+
 PRESETS: dict[str, TaskSpec] = {
     spec.name: spec
     for spec in (
@@ -63,6 +80,10 @@ PRESETS: dict[str, TaskSpec] = {
         # Its expert presses on through the goal, in which the handle is for 5 to 9 env_steps.
         TaskSpec("handle_press", "handle-press-v3", tail=3),
         TaskSpec("window_open", "window-open-v3"),
+        _maniskill("pick_cube", "PickCube-v1", (0.0, 0.0, 0.2), 40.0),
+        _maniskill("push_cube", "PushCube-v1", (0.08, 0.0, 0.08), 46.0),
+        _maniskill("pull_cube", "PullCube-v1", (-0.12, 0.0, 0.08), 46.0),
+        _maniskill("stack_cube", "StackCube-v1", (0.0, 0.0, 0.12), 40.0),
     )
 }
 
@@ -84,12 +105,16 @@ def resolve_task(name: str) -> TaskSpec:
 
     Raises ValueError with one sentence if there is no such task.
     """
+    if re.fullmatch(r"[A-Z]\w*-v\d+", name.strip()):  # as ManiSkill names its tasks
+        known = [s for s in PRESETS.values() if s.env_id == name.strip()]
+        return known[0] if known else _maniskill(name.strip(), name.strip())
     key = canonical_name(name)
     if key in PRESETS:
         return PRESETS[key]
     names = task_names()
     if key in names:
         return TaskSpec(key, key.replace("_", "-") + "-v3")
+    names = (*names, *(n for n, s in PRESETS.items() if s.simulator == "maniskill"))
     near = difflib.get_close_matches(key, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known tasks: {', '.join(names)}."
     raise ValueError(f"unknown task {name!r}: {hint}")

@@ -30,7 +30,8 @@ class SelectionConfig:
     num_keypoints: int = 4
     """K: keypoints an entity and view."""
     goal_entities: tuple[str, ...] = ()
-    """Entities that mark a goal: they stand still and are exempt from Θ."""
+    """Entities that mark a goal: they stand still and are exempt from Θ. The plan depends on where
+    they are, but nothing has to bring them anywhere."""
 
 
 class EpisodeTracks(NamedTuple):

@@ -21,7 +21,8 @@ class TrainConfig:
     """One training run."""
 
     task: str = "drawer_open"
-    """Any Meta-World v3 task: drawer_open and drawer-open-v3 are the same."""
+    """Any Meta-World v3 task (drawer_open and drawer-open-v3 are the same), or any rigid-body task
+    of ManiSkill by its id: PickCube-v1 (the same as pick_cube), LiftPegUpright-v1."""
     data: str = ""
     """Folder of keypoint records to learn anticipation from (default: data/<task>)."""
     anticipation: str = ""
@@ -54,6 +55,8 @@ class TrainConfig:
     """env_steps an agent step."""
     episode_length: int = 150
     """Time limit, env_steps: about twice what the scripted experts take (door_open: up to 114)."""
+    sim: Literal["auto", "gpu", "cpu"] = "auto"
+    """Where ManiSkill simulates; auto: on the GPU if there is one."""
     occlusion: bool = False
     """Projected keypoints: hide those behind other bodies (visibility rays)."""
     eval_every: int = 8_000

@@ -45,6 +45,7 @@ def make_goal_env(
         episode_length=config.episode_length,
         occlusion=config.occlusion,
         env_reward=config.reward == "dense",
+        sim=config.sim,
     )
     known = (anticipation.view_names, anticipation.entity_names)
     if known != (env.view_names, env.entity_names):

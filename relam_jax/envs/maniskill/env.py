@@ -1,0 +1,244 @@
+"""ManiSkill tasks as a `BatchedEnv`: one code path over a GPU simulator or many CPU ones."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from relam_jax.envs.episodes import ProjectedEnv
+from relam_jax.envs.maniskill.cpu import CpuSimulator
+from relam_jax.envs.maniskill.description import Frame
+from relam_jax.envs.maniskill.experts import expert_actions
+from relam_jax.envs.maniskill.mirror import Mirror, default_entities
+from relam_jax.envs.protocol import EnvState
+from relam_jax.envs.rendering import SceneRenderer
+from relam_jax.envs.scene import camera_pose
+from relam_jax.envs.simulator import MjData, MjModel
+from relam_jax.envs.tasks import TaskSpec
+
+Sim = Literal["auto", "gpu", "cpu"]
+FIRST_SEED = {"train": 100_000_000, "eval": 200_000_000, "demos": 0}
+SEEDS_PER_POOL = 10_000
+
+
+def pool_seeds(split: str, seed: int, count: int) -> Int[np.ndarray, " S"]:
+    """ManiSkill's seeds of the initial states of one pool; pools never share one.
+
+    Raises ValueError if seed or count is out of range.
+    """
+    if not 0 <= seed < 10_000 or not 0 < count <= SEEDS_PER_POOL:
+        raise ValueError(f"need 0 <= seed < 10,000 and 0 < count <= 10,000, not {seed}, {count}")
+    return FIRST_SEED[split] + SEEDS_PER_POOL * seed + np.arange(count)
+
+
+def cuda_devices() -> int:
+    """How many CUDA devices the driver lists, without importing torch."""
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return listed.stdout.count("GPU ") if listed.returncode == 0 else 0
+
+
+def matrices(quaternion: Float[np.ndarray, "*B 4"]) -> Float[np.ndarray, "*B 9"]:
+    """Rotation matrices (rows after one another) of unit quaternions, wxyz."""
+    w, x, y, z = np.moveaxis(quaternion.astype(np.float64), -1, 0)
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return np.stack(rows, axis=-1)
+
+
+class ManiSkillEnv(ProjectedEnv):
+    """N environments of one task (see `BatchedEnv`), control `pd_ee_delta_pos`.
+
+    On the CPU an environment past its time limit stays as it is, truncated, until it is reset. On
+    the GPU all environments are stepped together, so those past their limit must be reset at once.
+    """
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        num_envs: int,
+        *,
+        seed: int,
+        action_repeat: int = 1,
+        episode_length: int = 50,
+        num_candidates: int = 32,
+        num_workers: int = 0,
+        num_init_states: int = 50,
+        occlusion: bool = False,
+        split: Literal["train", "eval", "demos"] = "train",
+        env_reward: bool = False,
+        render_size: int = 256,
+        sim: Sim = "auto",
+    ) -> None:
+        """Start the simulator; nothing is reset yet.
+
+        Args:
+            spec: the task.
+            num_envs: environments.
+            seed: chooses the initial states, and which of them each environment draws.
+            action_repeat: env_steps an action is applied for.
+            episode_length: time limit, env_steps.
+            num_candidates: candidates an entity and view.
+            num_workers: CPU processes; 0: one a core.
+            num_init_states: size of the pool of initial states.
+            occlusion: whether points that the camera cannot see are marked so (a ray each).
+            split: `train` and `eval` never share an initial state; neither do demonstrations.
+            env_reward: compute the task's own dense reward; else it is 0.
+            render_size: pixels a side of `render`'s images.
+            sim: `gpu` or `cpu`; `auto`: the GPU if there is one.
+
+        Raises ValueError, in one sentence, where something is out of range, missing or impossible.
+        """
+        if min(num_envs, action_repeat, num_candidates, num_init_states, episode_length) < 1:
+            raise ValueError(
+                "num_envs, action_repeat, num_candidates, num_init_states and episode_length "
+                "must be positive"
+            )
+        self.spec, self.action_repeat = spec, action_repeat
+        num_workers = num_workers or os.cpu_count() or 1
+        self.sim = choose_simulator(sim)
+        if self.sim == "gpu":
+            from relam_jax.envs.maniskill.gpu import GpuSimulator
+
+            self._simulator: Any = GpuSimulator(spec.env_id, num_envs, env_reward)
+            where = "a CUDA device: GPU simulation"
+        else:
+            self._simulator = CpuSimulator(spec.env_id, num_envs, num_workers, env_reward)
+            where = "no CUDA device: CPU simulation" if sim == "auto" else "CPU simulation"
+        over = f" over {min(num_workers, num_envs)} workers" if self.sim == "cpu" else ""
+        print(f"{where}, {num_envs} environments{over} ({split})", file=sys.stderr)
+        description = self._simulator.description
+        self.action_dim, self.proprio_dim = description.action_dim, description.proprio_dim
+        named = spec.entities or default_entities(description)
+        ids = {body.name: i + 1 for i, body in enumerate(description.bodies)}  # 0 is the world
+        missing = [b for _, bodies in named for b in bodies if b not in ids]
+        if missing:
+            raise ValueError(f"{spec.env_id} has no {missing[0]!r}; it has {', '.join(ids)}")
+        self.view_names, self.control_freq = spec.view_names, description.control_freq
+        self.entity_names = tuple(name for name, _ in named)
+        self.entity_bodies = tuple(tuple(ids[b] for b in bodies) for _, bodies in named)
+        self.mirror = Mirror(description)
+        super().__init__(
+            num_envs,
+            seed=seed,
+            split=split,
+            num_init_states=num_init_states,
+            num_candidates=num_candidates,
+            episode_length=episode_length,
+            proprio_dim=description.proprio_dim,
+            cameras=tuple(camera_pose(self.mirror.model, c) for c in spec.cameras),
+            entities=self.entity_bodies,
+            occlusion=occlusion,
+            render_size=render_size,
+        )
+        self._pool = pool_seeds(split, seed, num_init_states)
+        shape = (num_envs, len(description.bodies), 7)
+        self._poses = np.zeros(shape, np.float32)
+        self._start_poses = np.zeros(shape, np.float32)
+        self._render_failed, self.why_no_picture = False, ""
+        self._renderer: SceneRenderer | None = None
+
+    # ---------------------------------------------------------------- episodes
+
+    def _begin(self, mask: Bool[np.ndarray, " N"]) -> None:
+        frame = self._simulator.reset(mask, self._pool[self._init_state])
+        self._take(mask, frame)
+        self._start_poses[mask] = frame.poses
+
+    def _take(self, mask: Bool[np.ndarray, " N"], frame: Frame) -> None:
+        """Take what the output needs; what is no longer finite keeps its last values."""
+        finite = np.isfinite(frame.poses).all((1, 2)) & np.isfinite(frame.proprio).all(1)
+        rows = np.flatnonzero(mask)[finite]
+        self._unstable[np.flatnonzero(mask)[~finite]] = True
+        self._poses[rows], self._proprio[rows] = frame.poses[finite], frame.proprio[finite]
+        poses = self._poses[rows][:, self._bodies - 1]
+        self._xpos[rows], self._xmat[rows] = poses[..., :3], matrices(poses[..., 3:])
+
+    def _initial_scene(self, index: int) -> tuple[MjModel, MjData]:
+        row = int(np.flatnonzero(self._init_state == index)[0])
+        return self.mirror.show(self._start_poses[row])
+
+    def _scene(self, row: int) -> tuple[MjModel, MjData]:
+        return self.mirror.show(self._poses[row])
+
+    def step(self, action: Float[np.ndarray, "N A"]) -> EnvState:
+        """See `BatchedEnv.step`. Raises ValueError if an action is not a finite number."""
+        self._check_action(action)
+        left = np.where(self._unstable, 0, self.episode_length - self._elapsed)
+        repeats = np.minimum(self.action_repeat, left)
+        stable = ~self._unstable
+        frame = self._simulator.step(np.asarray(action, np.float32), repeats)
+        self._elapsed += repeats
+        self._take(np.ones(self.num_envs, bool), frame)
+        self.num_unstable += int((stable & self._unstable).sum())
+        reward = np.where(self._unstable, 0.0, frame.reward)
+        return self._output(reward, frame.success & ~self._unstable)
+
+    @property
+    def poses(self) -> Float[np.ndarray, "N B 7"]:
+        """Of all bodies now: metres, quaternions wxyz."""
+        return self._poses.copy()
+
+    def scripted_actions(self) -> Float[np.ndarray, "N A"]:
+        """See `BatchedEnv.scripted_actions`; ValueError for a task without an expert."""
+        return expert_actions(self._simulator.description, self._poses, self._proprio)
+
+    def render(self, index: int, view: int) -> np.ndarray | None:
+        """(H, W, 3) uint8 image, or None where no renderer works (then never tried again)."""
+        if self._render_failed:
+            return None
+        try:
+            if self._renderer is None:
+                self._renderer = SceneRenderer(self.mirror.model, self.cameras, self._render_size)
+            state = self.mirror.state(self._poses[index])
+            return self._renderer.render(self.mirror.model, state, view)
+        except Exception as error:  # a picture is never worth a training run
+            logging.getLogger(__name__).warning("rendering is off: %s", error)
+            self.why_no_picture = str(error)
+            self._render_failed = True
+            return None
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def state(self) -> dict[str, Any]:
+        """See `BatchedEnv.state`; call it after `follow`."""
+        return self._episode_state() | {
+            "poses": self._poses.copy(),
+            "start_poses": self._start_poses.copy(),
+            "simulator": self._simulator.snapshot(self.episode_length),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state()` of an environment made with the same arguments, bit for bit on the
+        CPU. Raises ValueError if the number of environments differs."""
+        self._start_poses = np.array(state["start_poses"])
+        self._set_episode_state(state)
+        self._poses = np.array(state["poses"])
+        self._simulator.restore({k: np.asarray(v) for k, v in state["simulator"].items()})
+
+    def close(self) -> None:
+        """Free the simulations and the renderer."""
+        self._simulator.close()
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+
+def choose_simulator(sim: Sim) -> Literal["gpu", "cpu"]:
+    """`auto` takes the GPU where there is one. ValueError if `gpu` is asked for in vain."""
+    if sim == "auto":
+        return "gpu" if cuda_devices() else "cpu"
+    if sim == "gpu" and not cuda_devices():
+        raise ValueError("--sim gpu needs a CUDA device, and nvidia-smi lists none: use --sim cpu")
+    return sim

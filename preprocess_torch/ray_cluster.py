@@ -27,7 +27,7 @@ class RayCluster:
 
     def __init__(self, config: PreprocessConfig, folder: Path):
         try:
-            import ray
+            import ray  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             message = "--ray needs Ray, which is not installed: make setup EXTRAS=ray"
             raise UsageError(message) from error

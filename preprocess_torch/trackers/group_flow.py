@@ -29,6 +29,7 @@ from preprocess_torch.trackers.groups import Group, gains
 from preprocess_torch.trackers.lucas_kanade import (
     LucasKanadeConfig,
     LucasKanadeTracker,
+    PyramidFlow,
     _Picture,
     _View,
     _working_size,
@@ -92,7 +93,7 @@ class _Near(NamedTuple):
         return _Near(weight, own == 0, valid, first, ground)
 
 
-class GroupFlowTracker(LucasKanadeTracker):
+class GroupFlowTracker(LucasKanadeTracker, PyramidFlow):
     """See the module's docstring."""
 
     config: GroupFlowConfig

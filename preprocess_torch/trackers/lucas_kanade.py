@@ -110,6 +110,70 @@ class _View(NamedTuple):
     frame: int
 
 
+class PyramidFlow:
+    """Flow between two pictures with its checks, for the trackers here and in group_flow.py."""
+
+    config: LucasKanadeConfig
+
+    def _find_again(
+        self,
+        seen: _View,
+        now: _Picture,
+        index: int,
+        moved: np.ndarray,
+        good: np.ndarray,
+        mine: np.ndarray,
+    ) -> bool:
+        """Put the points `mine` of an entity where they are found in frame `index`, if they are."""
+        c = self.config
+        around = (moved[mine] - seen.points).mean(0)
+        reach = min(c.search, 12.0 + 4.0 * (index - seen.frame))
+        shift = search_shift(seen.picture.smooth, seen.points, now.smooth, around, reach)
+        if shift is None:
+            return False
+        guess = (seen.points + shift).astype(np.float32)
+        there, error = self._there_and_back(seen.picture, now, seen.points, guess)
+        found = (error < c.round_trip) & (np.linalg.norm(there - guess, axis=-1) < 2 * c.recover)
+        found &= self._look(now, there, seen.patches, seen.patches) < c.gate
+        # they have to agree on one motion
+        companions = Companions(seen.points, np.zeros(len(mine), np.int32))
+        together = companions.predict(seen.points, there, found, np.arange(len(mine)))
+        found &= np.linalg.norm(there - together, axis=-1) < c.round_trip + c.ally_step
+        if found.sum() < max(c.allies, c.found * len(mine)):
+            return False
+        moved[mine] = np.where(found[:, None], there, together)
+        good[mine] = found
+        return True
+
+    def _there_and_back(
+        self, a: _Picture, b: _Picture, start: np.ndarray, guess: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Flow of `start` from image a to b, begun at `guess`, and the error of the way back."""
+        c = self.config
+        options = {
+            "winSize": (c.window, c.window),
+            "maxLevel": c.levels,
+            "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.01),
+            "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
+        }
+        there, found, _ = cv2.calcOpticalFlowPyrLK(a.flow, b.flow, start, guess.copy(), **options)
+        back, found_back, _ = cv2.calcOpticalFlowPyrLK(
+            b.flow, a.flow, there, start.copy(), **options
+        )
+        error = np.linalg.norm(back - start, axis=-1)
+        height, width = b.flow.shape[:2]
+        inside = ((there >= 0) & (there <= (width - 1, height - 1))).all(-1)
+        ok = (found[:, 0] > 0) & (found_back[:, 0] > 0) & inside & np.isfinite(error)
+        return np.where(np.isfinite(there), there, start), np.where(ok, error, np.inf)
+
+    def _look(
+        self, picture: _Picture, points: np.ndarray, patch_0: np.ndarray, slow: np.ndarray
+    ) -> np.ndarray:
+        """Mean absolute difference to the nearer of the two reference patches, a point."""
+        here = patches_at(picture.smooth, points, self.config.patch)
+        return np.minimum(abs(here - patch_0).mean((1, 2)), abs(here - slow).mean((1, 2)))
+
+
 class LucasKanadeTracker:
     """See the module's docstring."""
 
@@ -153,7 +217,7 @@ class Seen(NamedTuple):
     confidence: Float[np.ndarray, " Q"]
 
 
-class OnlineLucasKanade:
+class OnlineLucasKanade(PyramidFlow):
     """Points that are followed from frame to frame, of a clip or of a simulator's camera."""
 
     def __init__(
@@ -289,64 +353,6 @@ class OnlineLucasKanade:
             found &= look_there < self._look(now, moved[which], patches, patches)
         moved[which[found]] = there[found]
         return found
-
-    def _find_again(
-        self,
-        seen: _View,
-        now: _Picture,
-        index: int,
-        moved: np.ndarray,
-        good: np.ndarray,
-        mine: np.ndarray,
-    ) -> bool:
-        """Put the points `mine` of an entity where they are found in frame `index`, if they are."""
-        c = self.config
-        around = (moved[mine] - seen.points).mean(0)
-        reach = min(c.search, 12.0 + 4.0 * (index - seen.frame))
-        shift = search_shift(seen.picture.smooth, seen.points, now.smooth, around, reach)
-        if shift is None:
-            return False
-        guess = (seen.points + shift).astype(np.float32)
-        there, error = self._there_and_back(seen.picture, now, seen.points, guess)
-        found = (error < c.round_trip) & (np.linalg.norm(there - guess, axis=-1) < 2 * c.recover)
-        found &= self._look(now, there, seen.patches, seen.patches) < c.gate
-        # they have to agree on one motion
-        companions = Companions(seen.points, np.zeros(len(mine), np.int32))
-        together = companions.predict(seen.points, there, found, np.arange(len(mine)))
-        found &= np.linalg.norm(there - together, axis=-1) < c.round_trip + c.ally_step
-        if found.sum() < max(c.allies, c.found * len(mine)):
-            return False
-        moved[mine] = np.where(found[:, None], there, together)
-        good[mine] = found
-        return True
-
-    def _there_and_back(
-        self, a: _Picture, b: _Picture, start: np.ndarray, guess: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Flow of `start` from image a to b, begun at `guess`, and the error of the way back."""
-        c = self.config
-        options = {
-            "winSize": (c.window, c.window),
-            "maxLevel": c.levels,
-            "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.01),
-            "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
-        }
-        there, found, _ = cv2.calcOpticalFlowPyrLK(a.flow, b.flow, start, guess.copy(), **options)
-        back, found_back, _ = cv2.calcOpticalFlowPyrLK(
-            b.flow, a.flow, there, start.copy(), **options
-        )
-        error = np.linalg.norm(back - start, axis=-1)
-        height, width = b.flow.shape[:2]
-        inside = ((there >= 0) & (there <= (width - 1, height - 1))).all(-1)
-        ok = (found[:, 0] > 0) & (found_back[:, 0] > 0) & inside & np.isfinite(error)
-        return np.where(np.isfinite(there), there, start), np.where(ok, error, np.inf)
-
-    def _look(
-        self, picture: _Picture, points: np.ndarray, patch_0: np.ndarray, slow: np.ndarray
-    ) -> np.ndarray:
-        """Mean absolute difference to the nearer of the two reference patches, a point."""
-        here = patches_at(picture.smooth, points, self.config.patch)
-        return np.minimum(abs(here - patch_0).mean((1, 2)), abs(here - slow).mean((1, 2)))
 
 
 def _working_size(shape: tuple[int, ...], short_side: int) -> tuple[tuple[int, int], np.ndarray]:

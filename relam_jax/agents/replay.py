@@ -50,13 +50,13 @@ def add(replay: Replay, batch: Transition, last: Bool[Array, " N"] | None = None
     N. `last`: where an episode ended (everywhere if None)."""
     capacity, count = replay.last.shape[0], batch.reward.shape[0]
     last = jnp.ones(count, bool) if last is None else last
-    data, last = jax.tree.map(
+    data, ends = jax.tree.map(
         lambda ring, rows: jax.lax.dynamic_update_slice_in_dim(ring, rows, replay.position, 0),
         (replay.data, replay.last),
         (batch, last),
     )
     return Replay(
-        data, last, (replay.position + count) % capacity, jnp.minimum(replay.size + count, capacity)
+        data, ends, (replay.position + count) % capacity, jnp.minimum(replay.size + count, capacity)
     )
 
 

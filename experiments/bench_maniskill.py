@@ -70,7 +70,7 @@ def bench(env_id: str, args: Args) -> dict[str, float | str]:
 def main() -> None:
     """Command line."""
     args = tyro.cli(Args, description=__doc__)
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(1)
     for env_id in args.tasks:

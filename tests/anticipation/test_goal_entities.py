@@ -16,9 +16,10 @@ def planned(goals: tuple[str, ...], goal_at: float):
     points = np.random.default_rng(0).uniform(0.2, 0.8, (1, 1, 2, 6, 2)).astype(np.float32)
     points[:, :, 1] += goal_at
     seen = np.ones(points.shape[:-1], bool)
-    pose = pose_summary(jnp.asarray(points), jnp.asarray(seen))
-    params = AnticipationModel(model).init(jax.random.key(0), points[:, None], seen[:, None], pose)
-    known = Anticipation(
+    start, known = jnp.asarray(points), jnp.asarray(seen)
+    pose = pose_summary(start, known)
+    params = AnticipationModel(model).init(jax.random.key(0), start[:, None], known[:, None], pose)
+    anticipation = Anticipation(
         model=model,
         selection=SelectionConfig(goal_entities=goals),
         keyframes=KeyframeConfig(),
@@ -30,7 +31,7 @@ def planned(goals: tuple[str, ...], goal_at: float):
         group_error=(((0.01, 0.01),),) * 2,
         params=params,
     )
-    return make_planner(known)(points, seen)
+    return make_planner(anticipation)(points, seen)
 
 
 def test_a_goal_is_not_followed_but_the_plan_depends_on_it():

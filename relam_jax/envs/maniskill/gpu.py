@@ -54,7 +54,7 @@ class GpuSimulator:
         return Frame(*(x[rows] for x in self._frame()))
 
     def _set(self, rows: np.ndarray, states: Float[np.ndarray, "M S"]) -> None:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         device = self._env.device
         self._env.reset(
@@ -66,7 +66,7 @@ class GpuSimulator:
 
     def step(self, action: Float[np.ndarray, "N A"], repeats: Int[np.ndarray, " N"]) -> Frame:
         """Apply the actions; all environments step as often as the one with most `repeats`."""
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         action = torch.as_tensor(np.asarray(action, np.float32), device=self._env.device)
         reward = torch.zeros(self._num_envs, device=self._env.device)
@@ -83,7 +83,7 @@ class GpuSimulator:
         return frame._replace(reward=reward.cpu().numpy(), success=success.cpu().numpy())
 
     def _frame(self) -> Frame:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         poses = torch.stack([thing.pose.raw_pose for thing in self._things], dim=1)
         robot = self._env.agent.robot

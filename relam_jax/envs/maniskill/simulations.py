@@ -24,7 +24,7 @@ def _bodies(env: Any) -> list[Any]:
 def tcp_name(env: Any) -> str:
     """The link between the fingers; the robot's last link where ManiSkill names none."""
     tcp = getattr(env.agent, "tcp", None)
-    return tcp.name if hasattr(tcp, "joint") else env.agent.robot.links[-1].name
+    return tcp.name if tcp is not None and hasattr(tcp, "joint") else env.agent.robot.links[-1].name
 
 
 @functools.cache

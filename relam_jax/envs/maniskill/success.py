@@ -13,7 +13,7 @@ from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
-import torch
+import torch  # pyright: ignore[reportMissingImports]
 from jaxtyping import Bool, Float
 
 from relam_jax.envs.maniskill.sapien import structs

@@ -16,7 +16,7 @@ def main(descriptor: int) -> None:
     """Serve until the other end is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that asks
     channel = Connection(descriptor)
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(1)
     from relam_jax.envs.maniskill.simulations import Simulations, describe

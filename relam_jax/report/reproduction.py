@@ -114,6 +114,7 @@ FIGURES = {
     "main": SUITES["main"] + SUITES["baselines"],
     "observation": tuple(c for c in SUITES["main"] if c.tracker == "truth") + SUITES["observation"],
     "ten": SUITES["ten"],
+    "tracked": SUITES["tracked"],
 }
 """Cells that are plotted together."""
 GAP = 14

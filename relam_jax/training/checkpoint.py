@@ -55,6 +55,8 @@ class Checkpoints:
         Raises:
             OSError: the disk is full or cannot be written; older checkpoints are untouched.
         """
+        if self.manager.latest_step() == env_steps:
+            return  # the last iteration's regular one
         packed = pack(tree)
         try:
             self.manager.save(

@@ -190,6 +190,7 @@ def test_suites():
         "observation": (6, 30),
         "baselines": (9, 45),
         "ten": (10, 30),
+        "tracked": (2, 6),
     }
     assert {c.name for f in FIGURES.values() for c in f} == set(names)
     for figure in FIGURES.values():

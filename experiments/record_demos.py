@@ -17,7 +17,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,8 @@ class Stage:
     episodes: Iterator[Episode | None]
     fps: int
     packages: tuple[str, ...]
+    renderer: Callable[..., SceneRenderer | RayRenderer]
+    """of the model, its cameras and the size of a picture."""
 
 
 def metaworld_stage(spec: TaskSpec, seed: int, tries: int) -> Stage:
@@ -116,7 +118,8 @@ def metaworld_stage(spec: TaskSpec, seed: int, tries: int) -> Stage:
     pool = initial_states(spec.env_id, "demos", seed, tries)
     episodes = (run_expert(env, spec, task) for task in pool)
     fps = env.metadata["render_fps"]
-    return Stage(env, dict(entity_bodies(spec)), episodes, fps, ("metaworld", "mujoco"))
+    packages = ("metaworld", "mujoco")
+    return Stage(env, dict(entity_bodies(spec)), episodes, fps, packages, SceneRenderer)
 
 
 def maniskill_stage(spec: TaskSpec, seed: int, tries: int) -> Stage:
@@ -149,9 +152,8 @@ def maniskill_stage(spec: TaskSpec, seed: int, tries: int) -> Stage:
             )
 
     entities = dict(zip(env.entity_names, env.entity_bodies, strict=True))
-    return Stage(
-        env.mirror, entities, episodes(), env.control_freq, ("mani_skill", "sapien", "mujoco")
-    )
+    packages = ("mani_skill", "sapien", "mujoco")
+    return Stage(env.mirror, entities, episodes(), env.control_freq, packages, make_renderer)
 
 
 def held(success: list[np.ndarray], row: int, start: int, tail: int) -> bool:
@@ -256,7 +258,7 @@ def record(args: Args) -> None:
     )
     env, names = stage.env, stage.entities
     cameras = tuple(camera_pose(env.model, camera) for camera in spec.cameras)
-    renderer = make_renderer(env.model, cameras, args.size)
+    renderer = stage.renderer(env.model, cameras, args.size)
     means = choose_gl() if isinstance(renderer, SceneRenderer) else "rays, since no OpenGL works"
     tqdm.write(f"rendering with {means}", file=sys.stderr)
     try:

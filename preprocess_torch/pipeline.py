@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from preprocess_torch.config import MAX_POINTS, PreprocessConfig
 from preprocess_torch.discover import Clip, View
 from preprocess_torch.errors import ClipError, NotFoundError, UsageError
 from preprocess_torch.models import sha256
-from preprocess_torch.sampling import sample_queries
+from preprocess_torch.sampling import entity_queries
 from preprocess_torch.segmenters import build_segmenter
 from preprocess_torch.segmenters.base import Segmenter
 from preprocess_torch.trackers import build_tracker
@@ -177,13 +176,14 @@ def _choose(
     video: Video, masks: dict[str, np.ndarray], engine: Engine
 ) -> tuple[np.ndarray, np.ndarray]:
     """Slots that are filled in this view, and their query points (pixels from the corner)."""
-    used, queries = [np.zeros(0, np.int64)], [np.zeros((0, 2), np.float32)]
-    rng = np.random.default_rng(zlib.crc32(video.frames[0].tobytes()))
-    for index, name in enumerate(engine.segmenter.entities):
-        if name in masks:
-            queries.append(sample_queries(video.frames[0], masks[name], engine.points, rng))
-            used.append(index * engine.points + np.arange(len(queries[-1])))
-    return np.concatenate(used), np.concatenate(queries)
+    there = [i for i, name in enumerate(engine.segmenter.entities) if name in masks]
+    wanted = [masks[engine.segmenter.entities[i]] for i in there]
+    queries = entity_queries(video.frames[0], wanted, engine.points)
+    used = [i * engine.points + np.arange(len(q)) for i, q in zip(there, queries, strict=True)]
+    return (
+        np.concatenate([np.zeros(0, np.int64), *used]),
+        np.concatenate([np.zeros((0, 2), np.float32), *queries]),
+    )
 
 
 def _labels(masks: dict[str, np.ndarray], engine: Engine) -> np.ndarray:

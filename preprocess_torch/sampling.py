@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -33,3 +36,11 @@ def sample_queries(
     )
     chosen = np.zeros((0, 2)) if corners is None else corners.reshape(-1, 2).round()
     return (spread_pixels(inner, count, rng, chosen, 4 * count) + 0.5).astype(np.float32)
+
+
+def entity_queries(
+    frame: UInt8[np.ndarray, "H W 3"], masks: Sequence[Bool[np.ndarray, "H W"]], count: int
+) -> list[Float[np.ndarray, "n 2"]]:
+    """`sample_queries` in each mask; the same picture and masks always give the same points."""
+    rng = np.random.default_rng(zlib.crc32(frame.tobytes()))
+    return [sample_queries(frame, mask, count, rng) for mask in masks]

@@ -11,7 +11,6 @@ from relam_jax.training.config import TrainConfig
 
 MANISKILL: dict[str, Any] = {
     "action_repeat": 1,  # 20 env_steps a second, where Meta-World has 80
-    "episode_length": 50,  # the tasks' own time limit
     "selection": SelectionConfig(goal_entities=("goal",)),
 }
 
@@ -22,5 +21,6 @@ def preset(task: str) -> TrainConfig:
     """The config of a task by any spelling of its name; ValueError with one sentence if there is
     none."""
     spec = resolve_task(task)
-    common = MANISKILL if spec.simulator == "maniskill" else {}
+    whole: dict[str, Any] = {"episode_length": spec.horizon}
+    common = MANISKILL | whole if spec.simulator == "maniskill" else {}
     return TrainConfig(task=spec.name, **(common | OVERRIDES.get(spec.name, {})))

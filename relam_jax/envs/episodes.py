@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from relam_jax.envs.candidates import BodyPoints, find_candidates, label_images
 from relam_jax.envs.projected import FollowedPoints, hidden, image_points
 from relam_jax.envs.protocol import Candidates, EnvState
+from relam_jax.envs.rendering import SceneRenderer
 from relam_jax.envs.simulator import MjData, MjModel
 from relam_jax.geometry import CameraPose
 
@@ -58,6 +60,9 @@ class ProjectedEnv:
         self._proprio = np.zeros((num_envs, proprio_dim), np.float32)
         self._xpos = np.zeros((num_envs, len(self._bodies), 3))
         self._xmat = np.zeros((num_envs, len(self._bodies), 9))
+        self._renderer: SceneRenderer | None = None
+        self.why_no_picture = ""
+        """what rendering failed for, if it did"""
         self._indices: np.ndarray | None = None  # (N, V, E, K): the followed candidates
         self._followed: FollowedPoints | None = None
 
@@ -73,6 +78,10 @@ class ProjectedEnv:
 
     def _scene(self, row: int) -> tuple[MjModel, MjData]:
         """An environment as it is now, with its kinematics, to cast rays in."""
+        raise NotImplementedError
+
+    def _picture(self, row: int) -> tuple[MjModel, Float[np.ndarray, " S"]]:
+        """An environment as it is now, as `SceneRenderer.render` wants it."""
         raise NotImplementedError
 
     # ---------------------------------------------------------------- episodes
@@ -155,6 +164,26 @@ class ProjectedEnv:
                 *scene, self.cameras, self._entities, self._render_size
             )
         return self._labels[state][view]
+
+    def render(self, index: int, view: int) -> np.ndarray | None:
+        """(H, W, 3) uint8 image, or None where no renderer works (then never tried again)."""
+        if self.why_no_picture:
+            return None
+        try:
+            model, state = self._picture(index)
+            if self._renderer is None:
+                self._renderer = SceneRenderer(model, self.cameras, self._render_size)
+            return self._renderer.render(model, state, view)
+        except Exception as error:  # a picture is never worth a training run
+            logging.getLogger(__name__).warning("rendering is off: %s", error)
+            self.why_no_picture = str(error) or type(error).__name__
+            return None
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
 
     # ---------------------------------------------------------------- checkpoints
 

@@ -6,7 +6,6 @@ interpreter's lock, the physics (80 % of the time) outside it.
 
 from __future__ import annotations
 
-import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -15,15 +14,11 @@ from jaxtyping import Bool, Float
 
 from relam_jax.envs.episodes import ProjectedEnv
 from relam_jax.envs.protocol import EnvState
-from relam_jax.envs.rendering import SceneRenderer
 from relam_jax.envs.scene import camera_pose
 from relam_jax.envs.scripted import entity_bodies, initial_states, scripted_expert
 from relam_jax.envs.simulator import MjData, MjModel, mujoco
 from relam_jax.envs.stepper import PROPRIO_DIM, STATE, Stepper, Template
 from relam_jax.envs.tasks import TaskSpec
-
-HORIZON = 500
-"""Meta-World's own limit, env_steps."""
 
 
 class MetaWorldEnv(ProjectedEnv):
@@ -62,7 +57,7 @@ class MetaWorldEnv(ProjectedEnv):
             i's
                 stream depends on (split, seed, i) only.
             action_repeat: env_steps an action is applied for.
-            episode_length: time limit, env_steps, at most 500.
+            episode_length: time limit, env_steps, at most the task's own.
             num_candidates: candidates an entity and view.
             num_threads: threads that step, each with its own model (20 MB).
             num_init_states: size of the pool of initial states.
@@ -78,9 +73,9 @@ class MetaWorldEnv(ProjectedEnv):
                 "num_envs, action_repeat, num_candidates, num_threads and num_init_states "
                 "must be positive"
             )
-        if not 1 <= episode_length <= HORIZON:
+        if not 1 <= episode_length <= spec.horizon:
             raise ValueError(
-                f"episode_length must be 1 to {HORIZON} env_steps, not {episode_length}"
+                f"episode_length must be 1 to {spec.horizon} env_steps, not {episode_length}"
             )
         self.spec, self.action_repeat = spec, action_repeat
         entities = entity_bodies(spec)
@@ -107,8 +102,6 @@ class MetaWorldEnv(ProjectedEnv):
         self._steppers = [Stepper(self._template, models[i % num_threads]) for i in range(num_envs)]
         self._groups = [range(t, num_envs, num_threads) for t in range(num_threads)]
         self._threads = ThreadPoolExecutor(num_threads) if num_threads > 1 else None
-        self._renderer: SceneRenderer | None = None
-        self._render_failed, self.why_no_picture = False, ""
 
     # ---------------------------------------------------------------- episodes
 
@@ -129,6 +122,11 @@ class MetaWorldEnv(ProjectedEnv):
         stepper = self._steppers[row]
         stepper.bind_model()
         return stepper.model, stepper.data
+
+    def _picture(self, row: int) -> tuple[MjModel, Float[np.ndarray, " S"]]:
+        stepper = self._steppers[row]
+        stepper.bind_model()
+        return stepper.model, stepper.physics()
 
     def step(self, action: Float[np.ndarray, "N A"]) -> EnvState:
         """See `BatchedEnv.step`. Raises ValueError if an action is not a finite number."""
@@ -178,25 +176,6 @@ class MetaWorldEnv(ProjectedEnv):
         act = scripted_expert(self.spec.env_id)
         return np.stack([act(s.obs) for s in self._steppers]).astype(np.float32)
 
-    # ---------------------------------------------------------------- pictures
-
-    def render(self, index: int, view: int) -> np.ndarray | None:
-        """(H, W, 3) uint8 image, or None where no renderer works (then never tried again)."""
-        if self._render_failed:
-            return None
-        try:
-            if self._renderer is None:
-                model = self._template.env.model
-                self._renderer = SceneRenderer(model, self.cameras, self._render_size)
-            stepper = self._steppers[index]
-            stepper.bind_model()
-            return self._renderer.render(stepper.model, stepper.physics(), view)
-        except Exception as error:  # a picture is never worth a training run
-            logging.getLogger(__name__).warning("rendering is off: %s", error)
-            self.why_no_picture = str(error)
-            self._render_failed = True
-            return None
-
     # ---------------------------------------------------------------- checkpoints
 
     def state(self) -> dict[str, Any]:
@@ -223,6 +202,4 @@ class MetaWorldEnv(ProjectedEnv):
         """Stop the threads and free the renderer."""
         if self._threads is not None:
             self._threads.shutdown()
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        super().close()

@@ -8,14 +8,13 @@ shown. A point that the tracker has lost is hidden until it is found again.
 from __future__ import annotations
 
 import io
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from preprocess_torch.sampling import sample_queries
+from preprocess_torch.sampling import entity_queries
 from preprocess_torch.trackers.lucas_kanade import LucasKanadeConfig, OnlineLucasKanade
 from relam_jax.envs.pixels import Outcome, PixelEnv
 from relam_jax.envs.protocol import Candidates, EnvState
@@ -70,9 +69,7 @@ class TrackedEnv:
         valid[index] = False
         for view in range(len(self.view_names)):
             frame, labels = self.cameras.image(index, view), self.cameras.labels(index, view)
-            # the same image gives the same candidates, whatever came before
-            rng = np.random.default_rng(zlib.crc32(frame.tobytes()))
-            found = [sample_queries(frame, labels == e + 1, count, rng) for e in entities]
+            found = entity_queries(frame, [labels == e + 1 for e in entities], count)
             side = np.array(frame.shape[1::-1], np.float32)
             for e, queries in enumerate(found):
                 valid[index, view, e, : len(queries)] = True

@@ -94,7 +94,7 @@ def evaluate_run(run: Path, episodes: int, video: bool, out: Path | None) -> dic
     seconds = time.monotonic() - began
     out.parent.mkdir(parents=True, exist_ok=True)
     videos = write_videos(out, config, outcome)
-    result = _result(run, config, episodes, outcome.evaluation)
+    result = _result(run, config, played.episode_length, episodes, outcome.evaluation)
     result |= {"env_steps": outcome.env_steps, "seconds": round(seconds, 1), "videos": videos}
     result |= provenance()
     write_atomic(out, (json.dumps(result, indent=2) + "\n").encode())
@@ -129,7 +129,7 @@ def _digits(outcomes: np.ndarray) -> list[str]:
 
 
 def _result(
-    run: Path, config: TrainConfig, episodes: int, evaluation: Evaluation
+    run: Path, config: TrainConfig, episode_length: int, episodes: int, evaluation: Evaluation
 ) -> dict[str, Any]:
     demos = demonstrations(config)
     anticipation = run_anticipation(run, config)
@@ -162,7 +162,7 @@ def _result(
         "interval": INTERVAL,
         "num_seeds": config.num_seeds,
         "episodes": episodes,
-        "episode_length": resolve_task(config.task).horizon,
+        "episode_length": episode_length,
         "training_episode_length": config.episode_length,
         "env_steps_to_success": to_success if np.isfinite(to_success) else None,
         "per_seed": per_seed,

@@ -15,16 +15,19 @@ from relam_jax.training.goal_env import GoalEnv
 class Evaluation(NamedTuple):
     """One row a seed, one column an episode."""
 
-    success_any: Bool[np.ndarray, "S P"]
-    """the simulator's success flag at any env_step of the episode."""
-    success_end: Bool[np.ndarray, "S P"]
-    """... in the last agent step."""
     first_success: Float[np.ndarray, "S P"]
-    """agent steps until that flag first was up, inf if it never was."""
+    """agent steps until the simulator's success flag first was up, inf if it never was."""
+    success_end: Bool[np.ndarray, "S P"]
+    """the flag in the last agent step."""
     stage: Float[np.ndarray, "S P"]
     """share of the subgoals met at the end."""
     keypoint_return: Float[np.ndarray, "S P"]
     """undiscounted sum of the reward an episode."""
+
+    @property
+    def success_any(self) -> Bool[np.ndarray, "S P"]:
+        """the flag at any env_step of the episode."""
+        return np.isfinite(self.first_success)
 
 
 def evaluate(
@@ -48,7 +51,7 @@ def evaluate(
         total += np.asarray(step.reward)
     assert step is not None and step.truncated.all(), "an episode is longer than agent_steps"
     share = np.asarray(step.stage) / np.asarray(step.num_stages)
-    rows = (np.isfinite(first), step.success, first, share, total)
+    rows = (first, step.success, share, total)
     return Evaluation(*(np.asarray(x).reshape(num_seeds, episodes) for x in rows))
 
 

@@ -93,8 +93,9 @@ def make_steps(config: TrainConfig, agent: SAC) -> tuple[Any, Any, Any]:
     @partial(jax.jit, donate_argnums=0)
     def learn(learner: Learner, buffer: replay.Replay, key: jax.Array) -> tuple[Learner, dict]:
         keys = jax.random.split(key, config.num_seeds)
-        draw = partial(replay.sample, shape=shape, n_step=config.sac.n_step)
-        draw = partial(draw, num_envs=config.num_envs)
+        draw = partial(
+            replay.sample, shape=shape, n_step=config.sac.n_step, num_envs=config.num_envs
+        )
         batches = jax.vmap(draw)(buffer, keys, gamma=learner.hyper.gamma)
         return over_seeds(agent.update)(learner, batches)
 

@@ -46,8 +46,6 @@ class Description(NamedTuple):
     """the link between the fingers."""
     action_dim: int
     proprio_dim: int
-    horizon: int
-    """the task's own limit, env_steps."""
     control_freq: int
     """env_steps a second."""
 

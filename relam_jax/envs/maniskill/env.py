@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from relam_jax.envs.maniskill.description import Frame
 from relam_jax.envs.maniskill.experts import expert_actions
 from relam_jax.envs.maniskill.mirror import Mirror, default_entities
 from relam_jax.envs.protocol import EnvState
-from relam_jax.envs.rendering import SceneRenderer
 from relam_jax.envs.scene import camera_pose
 from relam_jax.envs.simulator import MjData, MjModel
 from relam_jax.envs.tasks import TaskSpec
@@ -146,8 +144,6 @@ class ManiSkillEnv(ProjectedEnv):
         shape = (num_envs, len(description.bodies), 7)
         self._poses = np.zeros(shape, np.float32)
         self._start_poses = np.zeros(shape, np.float32)
-        self._render_failed, self.why_no_picture = False, ""
-        self._renderer: SceneRenderer | None = None
 
     # ---------------------------------------------------------------- episodes
 
@@ -172,6 +168,9 @@ class ManiSkillEnv(ProjectedEnv):
     def _scene(self, row: int) -> tuple[MjModel, MjData]:
         return self.mirror.show(self._poses[row])
 
+    def _picture(self, row: int) -> tuple[MjModel, Float[np.ndarray, " S"]]:
+        return self.mirror.model, self.mirror.state(self._poses[row])
+
     def step(self, action: Float[np.ndarray, "N A"]) -> EnvState:
         """See `BatchedEnv.step`. Raises ValueError if an action is not a finite number."""
         self._check_action(action)
@@ -194,21 +193,6 @@ class ManiSkillEnv(ProjectedEnv):
         """See `BatchedEnv.scripted_actions`; ValueError for a task without an expert."""
         return expert_actions(self._simulator.description, self._poses, self._proprio)
 
-    def render(self, index: int, view: int) -> np.ndarray | None:
-        """(H, W, 3) uint8 image, or None where no renderer works (then never tried again)."""
-        if self._render_failed:
-            return None
-        try:
-            if self._renderer is None:
-                self._renderer = SceneRenderer(self.mirror.model, self.cameras, self._render_size)
-            state = self.mirror.state(self._poses[index])
-            return self._renderer.render(self.mirror.model, state, view)
-        except Exception as error:  # a picture is never worth a training run
-            logging.getLogger(__name__).warning("rendering is off: %s", error)
-            self.why_no_picture = str(error)
-            self._render_failed = True
-            return None
-
     # ---------------------------------------------------------------- checkpoints
 
     def state(self) -> dict[str, Any]:
@@ -230,9 +214,7 @@ class ManiSkillEnv(ProjectedEnv):
     def close(self) -> None:
         """Free the simulations and the renderer."""
         self._simulator.close()
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        super().close()
 
 
 def choose_simulator(sim: Sim) -> Literal["gpu", "cpu"]:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from relam_jax.envs.maniskill.control import Controller, fits
 from relam_jax.envs.maniskill.description import Body, Description, Frame
-from relam_jax.envs.maniskill.sapien import geoms, gym, make_simulation, sapien, shapes_of
+from relam_jax.envs.maniskill.sapien import geoms, make_simulation, sapien, shapes_of
 from relam_jax.envs.maniskill.success import BatchedSuccess
 
 
@@ -51,7 +51,6 @@ def describe(env_id: str) -> Description:
             tcp=tcp_name(env),
             action_dim=env.single_action_space.shape[0],
             proprio_dim=simulations.frame([0]).proprio.shape[1],
-            horizon=gym.spec(env_id).max_episode_steps or 100,
             control_freq=env.control_freq,
         )
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from train import parse
 
 from relam_jax import cli
-from relam_jax.report.reproduction import SUITES, Cell, write_cell, write_summary
+from relam_jax.report.reproduction import SUITES, Cell, write_cell, write_summary, written
 from relam_jax.training.config import TrainConfig
 
 HERE = Path(__file__).parent
@@ -68,6 +68,8 @@ class Args:
     """Videos, records, models and runs."""
     results: Path = Path("results/metaworld")
     """Tables, plots and raw logs."""
+    add: bool = False
+    """Keep the seeds that are finished in --results, of whatever machine, and train only others."""
     collect_only: bool = False
     """Run nothing: write down what there is."""
 
@@ -118,8 +120,10 @@ def make_jobs(cells: Sequence[Cell], args: Args) -> dict[str, Job]:
     jobs: dict[str, Job] = {}
     for cell in cells:
         new = [*model_jobs(cell, args)]
+        earlier = written(cell, args.results) if args.add else None
+        kept = earlier["finished_seeds"] if earlier else ()
         for seed in range(cell.num_seeds):
-            new += seed_jobs(cell, seed, args)
+            new += seed_jobs(cell, seed, seed in kept, args)
         jobs |= {job.name: job for job in new if job.name not in jobs}
     return jobs
 
@@ -156,8 +160,8 @@ def model_jobs(cell: Cell, args: Args) -> tuple[Job, Job, Job]:
     return record, track, fit
 
 
-def seed_jobs(cell: Cell, seed: int, args: Args) -> tuple[Job, Job]:
-    """Training and final evaluation of one seed."""
+def seed_jobs(cell: Cell, seed: int, kept: bool, args: Args) -> tuple[Job, Job]:
+    """Training and final evaluation of one seed; nothing is to be done if its results are `kept`."""
     run = cell.run(args.out, seed)
     train = Job(
         f"train {cell.name} seed {seed}",
@@ -178,7 +182,7 @@ def seed_jobs(cell: Cell, seed: int, args: Args) -> tuple[Job, Job]:
         f"evaluate {cell.name} seed {seed}",
         script("evaluate.py", "--run", run, "--episodes", args.episodes, video),
         run.with_name(f"{run.name}.evaluation.log"),
-        lambda: evaluated(run, cell.env_steps, args.episodes),
+        lambda: kept or evaluated(run, cell.env_steps, args.episodes),
         (train.name,),
     )
     return train, evaluate
@@ -443,7 +447,7 @@ def reproduce(args: Args) -> int:
         problems = []
         for cell in some:
             try:
-                write_cell(cell, args.out, args.results, commands(cell, jobs))
+                write_cell(cell, args.out, args.results, commands(cell, jobs), args.add)
             except ValueError as error:
                 problems.append(str(error))
         write_summary(args.results)

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from relam_jax.envs.tasks import resolve_task
+from relam_jax.envs.tasks import MARKED, resolve_task
 from relam_jax.keypoints.selection import SelectionConfig
 from relam_jax.training.config import TrainConfig
 
-MANISKILL: dict[str, Any] = {
+SHOWN_GOAL: dict[str, Any] = {"selection": SelectionConfig(goal_entities=("goal",))}
+MANISKILL: dict[str, Any] = SHOWN_GOAL | {
     "action_repeat": 1,  # 20 env_steps a second, where Meta-World has 80
-    "selection": SelectionConfig(goal_entities=("goal",)),
 }
 
 OVERRIDES: dict[str, dict[str, Any]] = {}
@@ -23,4 +23,5 @@ def preset(task: str) -> TrainConfig:
     spec = resolve_task(task)
     whole: dict[str, Any] = {"episode_length": spec.horizon}
     common = MANISKILL | whole if spec.simulator == "maniskill" else {}
+    common |= SHOWN_GOAL if spec.env_id in MARKED else {}
     return TrainConfig(task=spec.name, **(common | OVERRIDES.get(spec.name, {})))

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from relam_jax.envs.simulator import MjModel, Task, metaworld, mujoco
-from relam_jax.envs.tasks import TaskSpec
+from relam_jax.envs.tasks import MARKED, TaskSpec
 
 Split = Literal["demos", "train", "eval"]
 
@@ -23,6 +23,8 @@ GRIPPER_ROOT = "right_hand"
 """the body whose subtree is the gripper: the flange that carries it, hand, fingers and pads."""
 ROBOT_ROOT = "base"
 """the body whose subtree is the robot."""
+GOAL = "goal"
+"""name of the site where the goal is, of the body that marks it, and of the entity."""
 
 
 def initial_states(env_id: str, split: Split, seed: int, count: int) -> list[Task]:
@@ -41,8 +43,27 @@ def initial_states(env_id: str, split: Split, seed: int, count: int) -> list[Tas
 
 
 def make_simulation(env_id: str) -> Any:
-    """Meta-World's own environment of a task (without wrappers, never rendered)."""
-    return metaworld.env_dict.ALL_V3_ENVIRONMENTS[env_id]()
+    """Meta-World's own environment of a task (without wrappers, never rendered).
+
+    Where its goal is a place in the air or on the table (`MARKED`), a ball that nothing touches
+    marks it for the cameras; the physics is the same to the last bit.
+    """
+    base = metaworld.env_dict.ALL_V3_ENVIRONMENTS[env_id]
+    return (_marked(base) if env_id in MARKED else base)()
+
+
+def _marked(base: type) -> type:
+    """A subclass whose model shows the goal's site as a body named `GOAL`."""
+
+    def _initialize_simulation(self: Any) -> tuple[Any, Any]:
+        spec = mujoco.MjSpec.from_file(self.fullpath)
+        site, ball = spec.site(GOAL), spec.worldbody.add_body(name=GOAL)
+        look = {"type": mujoco.mjtGeom.mjGEOM_SPHERE, "size": site.size, "rgba": site.rgba}
+        ball.add_geom(**look, group=1, contype=0, conaffinity=0, mass=0)
+        model = spec.compile()
+        return model, mujoco.MjData(model)
+
+    return type(base.__name__, (base,), {"_initialize_simulation": _initialize_simulation})
 
 
 def reset_simulation(env: Any, task: Task) -> Float[np.ndarray, " O"]:
@@ -54,7 +75,10 @@ def reset_simulation(env: Any, task: Task) -> Float[np.ndarray, " O"]:
     """
     env.set_task(task)
     env.reset()
-    return env.reset()[0]
+    obs = env.reset()[0]
+    if mujoco.mj_name2id(env.model, mujoco.mjtObj.mjOBJ_BODY, GOAL) >= 0:
+        env.model.body(GOAL).pos = env.model.site(GOAL).pos
+    return obs
 
 
 def scripted_expert(env_id: str) -> Callable[[Float[np.ndarray, " O"]], Float[np.ndarray, " A"]]:
@@ -111,7 +135,7 @@ def entity_bodies(spec: TaskSpec) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
     Without an override: `gripper` is all below the wrist (flange, hand, fingers); `object` is every
     body that the scripted expert moves by more than 1 cm in one episode (left out if there is none,
-    as in `reach`).
+    as in `reach`); `goal` is the ball that marks it (in `MARKED` tasks).
     """
     if spec.entities is None:
         return _default_entities(spec.env_id)
@@ -124,4 +148,6 @@ def _default_entities(env_id: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
     env = make_simulation(env_id)
     gripper = tuple(sorted(_subtree(env.model, GRIPPER_ROOT)))
     moved = tuple(_moved_bodies(env, env_id, threshold=0.01))
-    return (("gripper", gripper), ("object", moved)) if moved else (("gripper", gripper),)
+    goal = (env.model.body(GOAL).id,) if env_id in MARKED else ()
+    entities = (("gripper", gripper), ("object", moved), (GOAL, goal))
+    return tuple((name, bodies) for name, bodies in entities if bodies)

@@ -32,6 +32,15 @@ MOVED_CORNER2 = Camera("corner4")
 CORNER = Camera("corner")
 """In front of the table, to the left of the robot: roughly orthogonal to the other."""
 
+MARKED = frozenset(
+    f"{task}-v3"
+    for task in (
+        *("reach", "push", "pick-place", "push-back"),
+        *("reach-wall", "push-wall", "pick-place-wall"),
+    )
+)
+"""ids of the tasks of Meta-World whose goal no object in the scene gives away: a ball shows it."""
+
 
 @dataclass(frozen=True)
 class TaskSpec:
@@ -45,7 +54,8 @@ class TaskSpec:
     cameras: tuple[Camera, ...] = (MOVED_CORNER2, CORNER)
     """the views, called `cam0`, `cam1`, …"""
     entities: tuple[tuple[str, tuple[str, ...]], ...] | None = None
-    """(entity, its bodies), in order; None: gripper, and what the scripted expert moves."""
+    """(entity, its bodies), in order; None: gripper, what the scripted expert moves, and the goal
+    if the task is `MARKED`."""
     horizon: int = 500
     """the benchmark's own time limit, env_steps; training may use a shorter one."""
     tail: int = 10

@@ -42,6 +42,8 @@ ABOUT = (
 )
 """What is kept of an evaluation.json besides the outcomes."""
 OUTCOMES = ("success_any", "success_in_time", "success_end")
+VARYING = ("seed", "out", "data", "anticipation")
+"""Fields of a run's config that differ from seed to seed, or from machine to machine."""
 COPIED = ("eval", "train")
 """Logs of a run that are kept beside the results."""
 
@@ -161,13 +163,28 @@ def collect_seed(run: Path, seed: int, env_steps: int) -> dict[str, Any]:
     return out
 
 
-def collect_cell(cell: Cell, out: Path, commands: Sequence[str] = ()) -> dict[str, Any]:
-    """All that the run folders in `out` hold of a cell, as JSON can hold it.
+def written(cell: Cell, results: Path) -> dict[str, Any] | None:
+    """What `results` holds of a cell with this budget, perhaps from another machine."""
+    found = _read_json(results / f"{cell.name}.json")
+    return found if found and found["env_steps"] == cell.env_steps else None
+
+
+def collect_cell(
+    cell: Cell,
+    out: Path,
+    commands: Sequence[str] = (),
+    earlier: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """All that the run folders in `out` hold of a cell, as JSON can hold it; of a seed that is not
+    finished there, what `earlier` holds, an earlier such result.
 
     Means and medians are over finished seeds alone. ValueError if those were evaluated on different
     numbers of episodes.
     """
+    earlier = earlier or {"seeds": (), "train_config": None, "one_config": True}
     seeds = [collect_seed(cell.run(out, s), s, cell.env_steps) for s in range(cell.num_seeds)]
+    before = {s["seed"]: s for s in earlier["seeds"] if s["finished"]}
+    seeds = [s if s["finished"] else before.get(s["seed"], s) for s in seeds]
     done = [s for s in seeds if s["finished"]]
     evaluations = [s["evaluation"] for s in done]
     episodes = {e["episodes"] for e in evaluations}
@@ -178,7 +195,8 @@ def collect_cell(cell: Cell, out: Path, commands: Sequence[str] = ()) -> dict[st
         )
     error = (_read_json(cell.anticipation(out) / "config.json") or {}).get("test_error")
     configs = [_read_json(cell.run(out, s["seed"]) / "config.json") for s in seeds]
-    configs = [{k: v for k, v in c.items() if k not in ("seed", "out")} for c in configs if c]
+    configs = [c for c in (*configs, earlier["train_config"]) if c]
+    configs = [{k: v for k, v in c.items() if k not in VARYING} for c in configs]
     reached = {}
     for level in map(str, LEVELS):
         times = {u: [s["reached"][level][u] for s in done] for u in ("env_steps", "minutes")}
@@ -206,7 +224,7 @@ def collect_cell(cell: Cell, out: Path, commands: Sequence[str] = ()) -> dict[st
             "unit": "image sides, a subgoal; median over points and clips never trained on",
         },
         "train_config": configs[0] if configs else None,
-        "one_config": all(c == configs[0] for c in configs),
+        "one_config": all(c == configs[0] for c in configs) and earlier["one_config"],
         "commands": list(commands),
         "date": max((e["date"] for e in evaluations), default=None),
         "machine": [h for i, h in enumerate(hardware) if h not in hardware[:i]],
@@ -219,9 +237,14 @@ def _interval(outcomes: Iterable[str]) -> dict[str, float] | None:
     return success_interval(np.array(rows, bool))._asdict() if rows else None
 
 
-def write_cell(cell: Cell, out: Path, results: Path, commands: Sequence[str] = ()) -> bool:
-    """Write `<results>/<cell>.json` and copy its raw logs; False if nothing was logged yet."""
-    result = collect_cell(cell, out, commands)
+def write_cell(
+    cell: Cell, out: Path, results: Path, commands: Sequence[str] = (), add: bool = False
+) -> bool:
+    """Write `<results>/<cell>.json` and copy its raw logs; False if nothing was logged yet.
+
+    With `add`, finished seeds that are written there stay, unless the run folders hold them too.
+    """
+    result = collect_cell(cell, out, commands, written(cell, results) if add else None)
     if not any(seed["curve"] for seed in result["seeds"]):
         return False
     raw = results / "raw" / cell.name

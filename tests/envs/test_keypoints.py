@@ -1,13 +1,23 @@
 """Cameras, candidates, projected keypoints; against ray casting and rendered pictures."""
 
+import copy
+
+import cv2
 import numpy as np
 import pytest
 
 from relam_jax.envs import make_env
 from relam_jax.envs.candidates import IMAGE_SIZE
+from relam_jax.envs.decimate import decimate
 from relam_jax.envs.metaworld import MetaWorldEnv
+from relam_jax.envs.rendering import DETAIL
 from relam_jax.envs.scene import camera_pose, cast, pixel_centres, rays
-from relam_jax.envs.scripted import entity_bodies, make_simulation
+from relam_jax.envs.scripted import (
+    entity_bodies,
+    initial_states,
+    make_simulation,
+    reset_simulation,
+)
 from relam_jax.envs.simulator import mujoco
 from relam_jax.envs.tasks import Camera, resolve_task
 from relam_jax.geometry import project
@@ -139,3 +149,45 @@ def test_the_bodies_that_are_the_object():
         spec = resolve_task(task)
         model = make_simulation(spec.env_id).model
         assert [model.body(b).name for b in dict(entity_bodies(spec))["object"]] == names
+
+
+def test_a_goal_that_no_object_gives_away_is_marked_and_is_an_entity():
+    env = make_env("push", 3, seed=0, num_candidates=8, num_init_states=3)
+    assert env.entity_names == ("gripper", "object", "goal")
+    candidates = env.reset(init_states=np.arange(3))
+    for row in range(3):
+        target = env._steppers[row].shell._target_pos  # type: ignore[attr-defined]
+        for v, camera in enumerate(env.cameras):
+            assert candidates.visibility[row, v, 2].sum() >= 5
+            points = candidates.points[row, v, 2]
+            assert np.abs(points - project(target, camera)).max() < 0.025
+    env.follow(np.zeros((3, 2, 3, 1), int))
+    before = env.step(np.ones((3, 4), np.float32)).keypoints[:, :, 2]
+    np.testing.assert_array_equal(env.step(np.ones((3, 4), np.float32)).keypoints[:, :, 2], before)
+    env.close()
+
+
+def test_a_thinned_robot_looks_the_same():
+    """Compared as pictures: few pixels differ, and the silhouette does so by a pixel or two."""
+    env = make_simulation("drawer-open-v3")
+    reset_simulation(env, initial_states("drawer-open-v3", "eval", 0, 1)[0])
+    thin = copy.copy(env.model)
+    decimate(thin, DETAIL)
+    assert thin.mesh_facenum.sum() < 0.25 * env.model.mesh_facenum.sum()
+    np.testing.assert_array_equal(env.model.mesh_vert, thin.mesh_vert)
+    depths = []
+    for model in (env.model, thin):
+        try:
+            renderer = mujoco.Renderer(model, 256, 256)
+        except Exception:
+            pytest.skip("no OpenGL back end works here")
+        view = mujoco.MjvCamera()
+        view.type, view.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, model.camera("corner4").id
+        renderer.enable_depth_rendering()
+        renderer.update_scene(env.data, camera=view)
+        depths.append(renderer.render().copy())
+        renderer.close()
+    off = np.abs(depths[0] - depths[1]) > 0.02
+    assert 0 < off.mean() < 0.01, "holes would show what is behind"
+    kernel = np.ones((3, 3), np.uint8)
+    assert cv2.erode(off.astype(np.uint8), kernel).sum() < 20, "no spot is 3 pixels wide"

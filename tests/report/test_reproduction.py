@@ -22,6 +22,7 @@ from relam_jax.report.reproduction import (
     table,
     write_cell,
     write_summary,
+    written,
 )
 from relam_jax.report.statistics import success_interval
 
@@ -195,3 +196,20 @@ def test_suites():
     assert {c.name for f in FIGURES.values() for c in f} == set(names)
     for figure in FIGURES.values():
         assert len({c.label for c in figure}) <= 8, "a colour each"
+
+
+def test_seeds_of_another_machine_stay_if_they_are_to_be_added_to(out, tmp_path):
+    results, here = tmp_path / "results", tmp_path / "here"
+    write_cell(CELL, out, results)
+    make_model(here, CELL)
+    make_run(here, CELL, 1, [0, 0.0, 0.0, 0.0, 0.5], "10" * 5)
+    make_run(here, CELL, 2, [0, 0.0, 0.0, 0.0, 0.1], "1" + "0" * 9)
+    assert write_cell(CELL, here, results, add=True)
+    [found] = read_results(results)
+    assert found["complete"] and found["one_config"]
+    shares = [s["evaluation"]["success_any"] for s in found["seeds"]]
+    assert shares == [1.0, 0.5, 0.1], "this machine's where it has them"
+    assert (results / "raw" / CELL.name / "seed0.eval.csv").exists()
+    assert written(replace(CELL, env_steps=9000), results) is None
+    assert write_cell(CELL, here, results)
+    assert read_results(results)[0]["finished_seeds"] == [1, 2]

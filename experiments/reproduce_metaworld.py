@@ -161,7 +161,7 @@ def model_jobs(cell: Cell, args: Args) -> tuple[Job, Job, Job]:
 
 
 def seed_jobs(cell: Cell, seed: int, kept: bool, args: Args) -> tuple[Job, Job]:
-    """Training and final evaluation of one seed; nothing is to be done if its results are `kept`."""
+    """Training and final evaluation of one seed; nothing to do if its results are `kept`."""
     run = cell.run(args.out, seed)
     train = Job(
         f"train {cell.name} seed {seed}",

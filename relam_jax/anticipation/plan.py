@@ -116,9 +116,35 @@ def as_tuples(nested: Any) -> Any:
     return tuple(map(as_tuples, nested)) if isinstance(nested, list) else nested
 
 
-def make_planner(
-    anticipation: Anticipation,
-) -> Callable[[Float[np.ndarray, "N V E C 2"], Bool[np.ndarray, "N V E C"]], Plan]:
+Planner = Callable[[Float[np.ndarray, "N V E C 2"], Bool[np.ndarray, "N V E C"]], Plan]
+"""(candidates of first frames, image sides; which are seen) → plans."""
+MOST_REMEMBERED = 10_000
+
+
+def remember(planner: Planner) -> Planner:
+    """Plan each first frame once: episodes start from a pool of initial states.
+
+    Frames are planned one by one, so that a plan does not depend, in its last bits, on what is
+    planned beside it or on what was seen before: a resumed run goes on bit for bit.
+    """
+    known: dict[bytes, Plan] = {}
+
+    def plan_one(points: np.ndarray, visibility: np.ndarray) -> Plan:
+        frame = points.tobytes() + visibility.tobytes()
+        if frame not in known:
+            if len(known) >= MOST_REMEMBERED:
+                known.clear()
+            known[frame] = jax.tree.map(np.asarray, planner(points[None], visibility[None]))
+        return known[frame]
+
+    def plan(points: np.ndarray, visibility: np.ndarray) -> Plan:
+        rows = [plan_one(*frame) for frame in zip(points, visibility, strict=True)]
+        return jax.tree.map(lambda *parts: jnp.asarray(np.concatenate(parts)), *rows)
+
+    return plan
+
+
+def make_planner(anticipation: Anticipation) -> Planner:
     """The jitted planner: anticipate for all candidates, drop those that will be out of sight or
     not move (Θ), FPS to K."""
     model = AnticipationModel(anticipation.model)

@@ -53,8 +53,9 @@ class RewardConfig:
     """Its weight in the dense term in those stages; others have 1."""
     effector_slack: float = 2.0
     """Its θ_s is this many times larger in those stages."""
-    moves: float = 0.02
-    """An entity is to move in a stage if its anticipated motion is so large, image sides."""
+    moves: float = 0.01
+    """An entity is to move in a stage if its anticipated motion is so large, image sides, and no
+    less than `success_factor` times its error."""
     pay: Literal["progress", "level"] = "progress"
     """What the learner is paid a step: the rise of the reward over that of the step before, times
     1 / (1 − γ), or the reward itself. Both have the same best policy (potential-based shaping, Ng
@@ -108,16 +109,22 @@ def success_threshold(
     sides. What is to move must have gone half its way, as far as the plan is so exact."""
     wanted = config.success_factor * error
     threshold = jnp.clip(wanted, config.success_floor, config.success_cap)
-    half = jnp.where(motion >= config.moves, jnp.maximum(motion / 2, wanted), jnp.inf)
-    return jnp.minimum(threshold, half)
+    half = jnp.maximum(motion / 2, wanted)
+    return jnp.where(is_to_move(error, motion, config), jnp.minimum(threshold, half), threshold)
+
+
+def is_to_move(
+    error: Float[Array, "*B S V E"], motion: Float[Array, "*B S V E"], config: RewardConfig
+) -> Bool[Array, "*B S V E"]:
+    """Whether an entity is to move in a stage, as far as a view shows it."""
+    return motion >= jnp.maximum(config.moves, config.success_factor * error)
 
 
 def is_means(
-    motion: Float[Array, "*B S V E"], effector: Bool[np.ndarray, " E"], config: RewardConfig
+    to_move: Bool[Array, "*B S V E"], effector: Bool[np.ndarray, " E"]
 ) -> Bool[Array, "*B S 1 E"]:
     """Whether the effector is a means to an end in a stage: another entity is to move."""
-    other = ((motion >= config.moves) & ~effector).any((-2, -1), keepdims=True)
-    return other & effector
+    return (to_move & ~effector).any((-2, -1), keepdims=True) & effector
 
 
 def _reduce(distance: Float[Array, "V E"], stage: Array, goal: Goal, how: str) -> Float[Array, ""]:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from relam_jax.agents import replay
 from relam_jax.agents.sac import SAC, Learner, make_sac
-from relam_jax.anticipation.plan import Anticipation, make_planner
+from relam_jax.anticipation.plan import Anticipation, make_planner, remember
 from relam_jax.envs import make_env
 from relam_jax.logs import RunLog
 from relam_jax.training.checkpoint import Checkpoints
@@ -56,7 +56,7 @@ def make_goal_env(
         )
     return GoalEnv(
         env,
-        make_planner(anticipation),
+        remember(make_planner(anticipation)),
         config.shaping,
         reward=config.reward,
         observation=config.observation,

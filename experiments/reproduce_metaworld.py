@@ -9,21 +9,19 @@ goes on where it was. Finished cells are written to results/metaworld as they co
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shlex
 import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import tyro
+from jobs import Job, LocalRunner, Pool, RayRunner, claim
 from tqdm import tqdm
 from train import parse
 
@@ -32,11 +30,6 @@ from relam_jax.report.reproduction import SUITES, Cell, write_cell, write_summar
 from relam_jax.training.config import TrainConfig
 
 HERE = Path(__file__).parent
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
-}
-"""Of a process that has one core: two of these are 25 % faster than one with two threads."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,9 @@ class Args:
     record_args: str = ""
     """More arguments of experiments/record_demos.py, likewise."""
     workers: int = 0
-    """Processes at a time (default: one a core; one where jax sees a GPU)."""
+    """Jobs at a time (default: one a core; one where jax sees a GPU; what a cluster has)."""
+    ray: str = ""
+    """Address of a Ray cluster to run the jobs on, or `local`; its machines see the same files."""
     out: Path = Path("runs/metaworld")
     """Videos, records, models and runs."""
     results: Path = Path("results/metaworld")
@@ -72,18 +67,6 @@ class Args:
     """Keep the seeds that are finished in --results, of whatever machine, and train only others."""
     collect_only: bool = False
     """Run nothing: write down what there is."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One process, and how to see that it need not be run (again)."""
-
-    name: str
-    command: tuple[str, ...]
-    log: Path
-    done: Callable[[], bool]
-    """May raise ValueError: what lies there is of another setting."""
-    needs: tuple[str, ...] = ()
 
 
 # ---- cells and jobs ----
@@ -252,126 +235,6 @@ def fit(argv: list[str]) -> None:
 # ---- running them ----
 
 
-class Pool:
-    """Runs jobs in processes, a worker thread a process. What fails stops what needs it alone."""
-
-    def __init__(self, jobs: dict[str, Job], environment: dict[str, str], lock: int = -1) -> None:
-        self.jobs, self.environment, self.lock = jobs, environment, lock
-        self.changed = threading.Condition()
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
-        self.state: dict[str, str] = {}  # waiting, running, done, failed or blocked
-        self.problems: list[str] = []
-        self.stopping = False
-        self.threads: list[threading.Thread] = []
-        wanted = set(jobs) - {need for job in jobs.values() for need in job.needs}
-        for job in reversed(jobs.values()):  # nothing is made again for what is finished
-            try:
-                done = job.done()
-            except ValueError as error:
-                self.state[job.name] = "failed"
-                self.problems.append(f"{job.name}: {error}")
-                continue
-            if not done and job.name in wanted:
-                wanted |= set(job.needs)
-            self.state[job.name] = "waiting" if not done and job.name in wanted else "done"
-
-    def start(self, cores: Sequence[int | None]) -> None:
-        """One worker an entry, pinned to that core unless it is None."""
-        for core in cores:
-            self.threads.append(threading.Thread(target=self._work, args=(core,), daemon=True))
-            self.threads[-1].start()
-
-    def active(self) -> bool:
-        """Whether a worker is still at it."""
-        return any(thread.is_alive() for thread in self.threads)
-
-    def stop(self) -> None:
-        """Pass SIGTERM on; no further job starts."""
-        with self.changed:
-            self.stopping = True
-            for process in self.running.values():
-                process.terminate()
-            self.changed.notify_all()
-
-    def count(self, state: str) -> int:
-        """Jobs in this state."""
-        return list(self.state.values()).count(state)
-
-    def _next(self) -> Job | None:
-        for name, job in self.jobs.items():
-            if self.state[name] != "waiting":
-                continue
-            needs = {self.state[need] for need in job.needs}
-            if needs & {"failed", "blocked"}:
-                self.state[name] = "blocked"
-            elif needs <= {"done"} and not self.stopping:
-                return job
-        return None
-
-    def _work(self, core: int | None) -> None:
-        if core is not None:
-            os.sched_setaffinity(0, {core})  # of this thread, and of what it starts
-        while True:
-            with self.changed:
-                while (job := self._next()) is None:
-                    if self.stopping or not self.running:
-                        return
-                    self.changed.wait()
-                self.state[job.name] = "running"
-                began = time.monotonic()
-                try:
-                    process = self._spawn(job)
-                except OSError as error:
-                    self._finish(job, f"{job.name} could not be started: {error}", began)
-                    continue
-                self.running[job.name] = process
-            code = process.wait()
-            with self.changed:
-                del self.running[job.name]
-                self._finish(job, self._problem(job, code), began)
-
-    def _spawn(self, job: Job) -> subprocess.Popen[bytes]:
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("ab") as log:
-            log.write(f"$ {shlex.join(job.command)}\n".encode())
-            log.flush()
-            return subprocess.Popen(
-                job.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self.environment,
-                start_new_session=True,  # Ctrl-C reaches this process alone, which passes SIGTERM
-                pass_fds=(self.lock,) if self.lock >= 0 else (),
-            )
-
-    def _problem(self, job: Job, code: int) -> str | None:
-        if self.stopping and code:
-            return None
-        if code:
-            last = [x for x in job.log.read_text(errors="replace").splitlines() if x.strip()][-1]
-            return f"{job.name} failed with exit code {code} ({last[:200]}); its log: {job.log}"
-        try:
-            return None if job.done() else f"{job.name} ended without a result; its log: {job.log}"
-        except ValueError as error:
-            return f"{job.name}: {error}"
-
-    def _finish(self, job: Job, problem: str | None, began: float) -> None:
-        if problem:
-            self.problems.append(problem)
-            self.state[job.name] = "failed"
-            tqdm.write(problem, file=sys.stderr)
-        elif self.stopping and not job.done():
-            self.state[job.name] = "waiting"
-        else:
-            self.state[job.name] = "done"
-            tqdm.write(
-                f"{self.count('done')} of {len(self.jobs)} jobs: {job.name}, "
-                f"{(time.monotonic() - began) / 60:.1f} min"
-            )
-        self.changed.notify_all()
-
-
 def logged_env_steps(run: Path) -> int:
     """env_steps of the last whole row of train.csv, 0 without one."""
     try:
@@ -390,37 +253,6 @@ def progress(cells: Sequence[Cell], out: Path) -> int:
         min(cell.env_steps, max(logged_env_steps(run), trained_env_steps(run)))
         for cell, run in runs
     )
-
-
-def sees_gpu() -> bool:
-    """Whether jax computes on an accelerator here, asked in a process that then lets go of it."""
-    code = "import jax; print(jax.default_backend())"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    return answer.stdout.strip() not in ("", "cpu")
-
-
-def worker_cores(workers: int, gpu: bool) -> list[int | None]:
-    """The core of each worker; None leaves it free."""
-    if gpu:
-        return [None] * (workers or 1)
-    if not hasattr(os, "sched_getaffinity"):
-        return [None] * (workers or os.cpu_count() or 1)
-    cores = sorted(os.sched_getaffinity(0))
-    return [cores[i % len(cores)] for i in range(workers or len(cores))]
-
-
-def claim(out: Path) -> IO[str]:
-    """A lock that this process and its children hold. ValueError if others do."""
-    out.mkdir(parents=True, exist_ok=True)
-    lock = (out / ".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise ValueError(
-            f"another run, or what is left of one, is at work in {out}: wait for it"
-        ) from error
-    return lock
 
 
 def commands(cell: Cell, jobs: dict[str, Job]) -> list[str]:
@@ -458,14 +290,16 @@ def reproduce(args: Args) -> int:
         print("; ".join(problems) or f"written to {args.results}")
         return int(bool(problems))
     with claim(args.out) as lock:
-        gpu = sees_gpu()
-        pool = Pool(jobs, os.environ | ({} if gpu else ONE_THREAD), lock.fileno())
+        if args.ray:
+            pool = Pool(jobs, RayRunner(args.ray, args.workers))
+        else:
+            pool = Pool(jobs, LocalRunner(args.workers, lock.fileno()))
         for problem in pool.problems:
             print(problem, file=sys.stderr)
         signals: list[int] = []
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda n, _: signals.append(n))
-        pool.start(worker_cores(args.workers, gpu))
+        pool.start()
         try:
             watch(pool, cells, args.out, signals, collect)
         finally:  # no process is left behind, whatever happened

@@ -69,67 +69,6 @@ def test_choice_of_cells(script):
         script.chosen_cells(replace(args, tasks="drawr"))
 
 
-def python_job(script, folder, name, code, needs=()):
-    command = (sys.executable, "-c", code, str(folder / name))
-    done = (folder / name).exists
-    return script.Job(name, command, folder / f"{name}.log", done, needs)
-
-
-TOUCH = "import pathlib, sys; pathlib.Path(sys.argv[1]).touch()"
-
-
-def run_pool(script, jobs):
-    pool = script.Pool({job.name: job for job in jobs}, dict(os.environ))
-    pool.start([None, None])
-    while pool.active():
-        time.sleep(0.02)
-    return pool
-
-
-def test_a_failure_stops_what_needs_it_alone(script, tmp_path, capsys):
-    jobs = [
-        python_job(script, tmp_path, "a", "raise SystemExit('error: no luck')"),
-        python_job(script, tmp_path, "b", TOUCH, ("a",)),
-        python_job(script, tmp_path, "c", TOUCH, ("b",)),
-        python_job(script, tmp_path, "d", TOUCH),
-        python_job(script, tmp_path, "e", TOUCH, ("d",)),
-        python_job(script, tmp_path, "f", "pass"),
-    ]
-    pool = run_pool(script, jobs)
-    assert [pool.state[n] for n in "abcdef"] == [
-        *("failed", "blocked", "blocked", "done", "done", "failed")
-    ]
-    a, f = sorted(pool.problems)
-    assert a == f"a failed with exit code 1 (error: no luck); its log: {tmp_path / 'a.log'}"
-    assert f == f"f ended without a result; its log: {tmp_path / 'f.log'}"
-
-
-def test_nothing_is_made_for_what_is_finished(script, tmp_path, capsys):
-    (tmp_path / "product").touch()
-    jobs = [
-        python_job(script, tmp_path, "source", "raise SystemExit('must not run')"),
-        python_job(script, tmp_path, "product", "raise SystemExit('must not run')", ("source",)),
-    ]
-    assert set(run_pool(script, jobs).state.values()) == {"done"}
-    jobs.append(python_job(script, tmp_path, "more", TOUCH, ("product",)))
-    assert set(run_pool(script, jobs).state.values()) == {"done"}
-
-
-def test_stopping_ends_children_and_starts_no_more(script, tmp_path, capsys):
-    jobs = [
-        python_job(script, tmp_path, "slow", "import time; time.sleep(60)"),
-        python_job(script, tmp_path, "next", TOUCH, ("slow",)),
-    ]
-    pool = script.Pool({job.name: job for job in jobs}, dict(os.environ))
-    pool.start([None])
-    while not pool.running:
-        time.sleep(0.01)
-    pool.stop()
-    pool.threads[0].join(20)
-    assert not pool.active() and not pool.problems
-    assert set(pool.state.values()) == {"waiting"}
-
-
 def test_env_steps_of_a_log_that_is_being_written(script, tmp_path):
     assert script.logged_env_steps(tmp_path) == 0
     (tmp_path / "train.csv").write_text("env_steps,reward\n")
@@ -150,15 +89,6 @@ def test_products_of_other_settings_are_refused(script, tmp_path):
     assert script.fitted(tmp_path, config)
     with pytest.raises(ValueError, match="was fitted with other settings"):
         script.fitted(tmp_path, replace(config, fit=replace(config.fit, num_steps=1)))
-
-
-def test_two_at_once_are_refused(script, tmp_path):
-    with (
-        script.claim(tmp_path),
-        pytest.raises(ValueError, match="another run, or what is left of one, is at work"),
-    ):
-        script.claim(tmp_path)
-    script.claim(tmp_path).close()
 
 
 def start(tmp_path):

@@ -44,14 +44,18 @@ def test_unknown_name_is_one_sentence_with_near_matches():
 
 @pytest.mark.parametrize(
     ("name", "entities"),
-    [("faucet_open", 2), ("stick_push", 2), ("reach", 1)],  # in reach nothing but the robot moves
+    [
+        ("faucet_open", ("gripper", "object")),
+        ("stick_push", ("gripper", "object")),
+        ("reach", ("gripper", "goal")),  # nothing but the robot moves
+    ],
 )
-def test_any_task_works_by_name(name: str, entities: int):
+def test_any_task_works_by_name(name: str, entities: tuple[str, ...]):
     env = make_env(name, 2, seed=0, num_init_states=2, num_candidates=8)
     assert isinstance(env, BatchedEnv)
-    assert env.entity_names == ("gripper", "object")[:entities]
+    assert env.entity_names == entities
     found = env.reset()
-    assert found.points.shape == (2, 2, entities, 8, 2)
+    assert found.points.shape == (2, 2, len(entities), 8, 2)
     assert found.visibility.any(-1).all()
     state = env.follow(np.tile(np.arange(4), (2, 2, entities, 1)))
     for _ in range(3):

@@ -27,8 +27,8 @@ class Args:
     """Run folder of experiments/train.py."""
     factors: tuple[str, ...] = ()
     """Factors or groups of them, with spaces or commas between (default: all)."""
-    keypoints: Literal["as trained", "projected", "tracked"] = "as trained"
-    """Where the policy's keypoints come from."""
+    keypoints: Literal["projected", "tracked"] | None = None
+    """Where the policy's keypoints come from (default: as in training)."""
     episodes: int = 30
     """Episodes a seed and shift, the same initial states for each."""
     env_steps: int | None = None
@@ -51,7 +51,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted: the same command goes on where it was")
         raise SystemExit(130) from None
-    source = args.keypoints if args.keypoints != "as trained" else table["training_keypoints"]
+    source = args.keypoints or table["training_keypoints"]
     for row in table["rows"]:
         if row["keypoints"] == source and row["factor"] in ("none", *choose_factors(factors)):
             rate, met = row["success"], row["stages_met"]["mean"]

@@ -60,13 +60,12 @@ def measure_robustness(
             f"--episodes must be at least 1 and --env_steps 1 to {task.horizon}, "
             f"not {episodes} and {length}"
         )
-    played = replace(config, episode_length=length)
-    if keypoints in ("projected", "tracked"):
-        played = replace(played, keypoints=keypoints)
+    source: Any = keypoints or config.keypoints
+    played = replace(config, episode_length=length, keypoints=source)
     subject = Subject(run, config, episodes)
     out = out or run / FILE
     table = _table(out, run, config, subject)
-    rows, source = table["rows"], played.keypoints
+    rows = table["rows"]
     for row in rows:
         if row["keypoints"] == source and (row["episodes"], row["env_steps"]) != (episodes, length):
             raise ValueError(

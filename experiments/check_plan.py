@@ -34,34 +34,20 @@ class Args:
 def check(args: Args) -> tuple[Float[np.ndarray, "N S"], Float[np.ndarray, "N S V E"]]:
     """Of the moment when the expert was nearest to each subgoal: the worst distance of a view and
     entity as a share of its θ_s, and all distances, image sides."""
-    import jax
-
+    from relam_jax.report.expert import lead_expert
     from relam_jax.report.run_folder import read_config, run_anticipation
-    from relam_jax.reward.distance import keypoint_distance
     from relam_jax.training.loop import make_goal_env
 
     config = read_config(args.run)
     anticipation = run_anticipation(args.run, config)
     config = replace(config, action_repeat=1, episode_length=args.env_steps)
     env = make_goal_env(config, anticipation, args.episodes, "eval")
-    env.reset(init_states=np.arange(args.episodes) % env.env.num_init_states)
-    goal, simulator = env.goal, env.env
-    to_each = jax.jit(jax.vmap(jax.vmap(keypoint_distance, in_axes=(None, None, 0, 0))))
-    valid, threshold = np.asarray(goal.valid), np.asarray(goal.threshold)
-    share, nearest = np.full(threshold.shape[:-2], np.inf), np.zeros(threshold.shape)
-    distance = nearest
-    for _ in range(args.env_steps):
-        seen = simulator.step(simulator.scripted_actions())
-        distance = np.asarray(
-            to_each(seen.keypoints, seen.visibility & valid, goal.subgoals, distance)
-        )
-        worst = (distance / threshold).max((2, 3))
-        nearest = np.where((worst < share)[..., None, None], distance, nearest)
-        share = np.minimum(share, worst)
+    share, nearest, _ = lead_expert(env, args.env_steps)
+    simulator = env.env
     simulator.close()
     names = [f"{v} {e}" for v in simulator.view_names for e in simulator.entity_names]
     print("subgoal  met by the expert  " + "  ".join(f"{n:>14}" for n in names))
-    for s, cells in enumerate(np.median(nearest, axis=0).reshape(threshold.shape[1], -1)):
+    for s, cells in enumerate(np.median(nearest, axis=0).reshape(share.shape[1], -1)):
         print(
             f"{s + 1:7}  {np.mean(share[:, s] <= 1):17.0%}  "
             + "  ".join(f"{c:14.4f}" for c in cells)

@@ -12,6 +12,7 @@ from relam_jax.envs.candidates import BodyPoints, find_candidates, label_images
 from relam_jax.envs.projected import FollowedPoints, hidden, image_points
 from relam_jax.envs.protocol import Candidates, EnvState
 from relam_jax.envs.rendering import SceneRenderer
+from relam_jax.envs.shifts import NO_SHIFT, Shift
 from relam_jax.envs.simulator import MjData, MjModel
 from relam_jax.geometry import CameraPose
 
@@ -40,10 +41,12 @@ class ProjectedEnv:
         entities: tuple[tuple[int, ...], ...],
         occlusion: bool,
         render_size: int,
+        shift: Shift = NO_SHIFT,
     ) -> None:
         self.num_envs, self.num_init_states = num_envs, num_init_states
         self.num_candidates, self.episode_length = num_candidates, episode_length
-        self.cameras, self._entities, self._occlusion = cameras, entities, occlusion
+        self.cameras = tuple(shift.camera(camera) for camera in cameras)
+        self._entities, self._occlusion, self._shift = entities, occlusion, shift
         self._render_size = render_size
         self._bodies = np.array(sorted({b for bodies in entities for b in bodies}))
         self._seed = (SPLITS[split], seed)
@@ -140,6 +143,8 @@ class ProjectedEnv:
         if self._occlusion:
             for i in range(self.num_envs):
                 visible[i] &= ~hidden(*self._scene(i), world[i], self.cameras)
+        for i in [] if self._shift.neutral else range(self.num_envs):
+            keypoints[i] = self._shift.keypoints(keypoints[i], self._moment(i))
         truncated = (self._elapsed >= self.episode_length) | self._unstable
         return EnvState(
             keypoints, visible, self._proprio.copy(), reward.astype(np.float32), success, truncated
@@ -173,11 +178,16 @@ class ProjectedEnv:
             model, state = self._picture(index)
             if self._renderer is None:
                 self._renderer = SceneRenderer(model, self.cameras, self._render_size)
-            return self._renderer.render(model, state, view)
+            image = self._renderer.render(model, state, view)
+            return self._shift.image(image, (*self._moment(index), view))
         except Exception as error:  # a picture is never worth a training run
             logging.getLogger(__name__).warning("rendering is off: %s", error)
             self.why_no_picture = str(error) or type(error).__name__
             return None
+
+    def _moment(self, index: int) -> tuple[int, int]:
+        """What the noise of an environment depends on: the same noise in the same moment."""
+        return int(self._init_state[index]), int(self._elapsed[index])
 
     def close(self) -> None:
         """Free the renderer."""

@@ -16,6 +16,8 @@ from relam_jax.envs.episodes import ProjectedEnv
 from relam_jax.envs.protocol import EnvState
 from relam_jax.envs.scene import camera_pose
 from relam_jax.envs.scripted import entity_bodies, initial_states, scripted_expert
+from relam_jax.envs.shifted_scene import scene_edit
+from relam_jax.envs.shifts import NO_SHIFT, Shift
 from relam_jax.envs.simulator import MjData, MjModel, mujoco
 from relam_jax.envs.stepper import PROPRIO_DIM, STATE, Stepper, Template
 from relam_jax.envs.tasks import TaskSpec
@@ -47,6 +49,7 @@ class MetaWorldEnv(ProjectedEnv):
         split: Literal["train", "eval"] = "train",
         env_reward: bool = False,
         render_size: int = 256,
+        shift: Shift = NO_SHIFT,
     ) -> None:
         """Make the environments; nothing is reset yet.
 
@@ -65,6 +68,7 @@ class MetaWorldEnv(ProjectedEnv):
             split: `train` and `eval` never share an initial state; neither do demonstrations.
             env_reward: compute Meta-World's dense reward (and its full observation); else it is 0.
             render_size: pixels a side of `render`'s images.
+            shift: what differs from training, to test robustness.
 
         Raises ValueError if a number is out of range.
         """
@@ -83,7 +87,7 @@ class MetaWorldEnv(ProjectedEnv):
         self.entity_names = tuple(name for name, _ in entities)
 
         tasks = initial_states(spec.env_id, split, seed, num_init_states)
-        self._template = Template(spec.env_id, tasks, env_reward)
+        self._template = Template(spec.env_id, tasks, env_reward, scene_edit(shift, spec))
         super().__init__(
             num_envs,
             seed=seed,
@@ -96,6 +100,7 @@ class MetaWorldEnv(ProjectedEnv):
             entities=tuple(bodies for _, bodies in entities),
             occlusion=occlusion,
             render_size=render_size,
+            shift=shift,
         )
         num_threads = min(num_threads, num_envs)
         models = [self._template.new_model() for _ in range(num_threads)]

@@ -42,28 +42,36 @@ def initial_states(env_id: str, split: Split, seed: int, count: int) -> list[Tas
     return tasks[:count]
 
 
-def make_simulation(env_id: str) -> Any:
+def make_simulation(env_id: str, edit: Callable[[Any], None] | None = None) -> Any:
     """Meta-World's own environment of a task (without wrappers, never rendered).
 
     Where its goal is a place in the air or on the table (`MARKED`), a ball that nothing touches
-    marks it for the cameras; the physics is the same to the last bit.
+    marks it for the cameras; the physics is the same to the last bit. `edit` changes the scene
+    further: it gets its MjSpec before it is compiled.
     """
     base = metaworld.env_dict.ALL_V3_ENVIRONMENTS[env_id]
-    return (_marked(base) if env_id in MARKED else base)()
+    edits = [e for e in (_mark_goal if env_id in MARKED else None, edit) if e is not None]
+    return (_edited(base, edits) if edits else base)()
 
 
-def _marked(base: type) -> type:
-    """A subclass whose model shows the goal's site as a body named `GOAL`."""
+def _edited(base: type, edits: list[Callable[[Any], None]]) -> type:
+    """A subclass whose model is compiled from an edited scene."""
 
     def _initialize_simulation(self: Any) -> tuple[Any, Any]:
         spec = mujoco.MjSpec.from_file(self.fullpath)
-        site, ball = spec.site(GOAL), spec.worldbody.add_body(name=GOAL)
-        look = {"type": mujoco.mjtGeom.mjGEOM_SPHERE, "size": site.size, "rgba": site.rgba}
-        ball.add_geom(**look, group=1, contype=0, conaffinity=0, mass=0)
+        for edit in edits:
+            edit(spec)
         model = spec.compile()
         return model, mujoco.MjData(model)
 
     return type(base.__name__, (base,), {"_initialize_simulation": _initialize_simulation})
+
+
+def _mark_goal(spec: Any) -> None:
+    """Show the goal's site as a body named `GOAL`."""
+    site, ball = spec.site(GOAL), spec.worldbody.add_body(name=GOAL)
+    look = {"type": mujoco.mjtGeom.mjGEOM_SPHERE, "size": site.size, "rgba": site.rgba}
+    ball.add_geom(**look, group=1, contype=0, conaffinity=0, mass=0)
 
 
 def reset_simulation(env: Any, task: Task) -> Float[np.ndarray, " O"]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from types import FunctionType, SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -109,9 +110,16 @@ class Attributes:
 class Template:
     """What the environments of a task share: the prototype, initial states, a class for shells."""
 
-    def __init__(self, env_id: str, tasks: list[Any], reward: bool) -> None:
-        """`tasks` are the initial states (see `scripted.initial_states`)."""
-        self.env = make_simulation(env_id)
+    def __init__(
+        self,
+        env_id: str,
+        tasks: list[Any],
+        reward: bool,
+        edit: Callable[[Any], None] | None = None,
+    ) -> None:
+        """`tasks` are the initial states (see `scripted.initial_states`), `edit` changes the scene
+        (see `scripted.make_simulation`)."""
+        self.env = make_simulation(env_id, edit)
         self.reward = reward
         self.state_size = mujoco.mj_stateSize(self.env.model, STATE)
         self.shell_class = type(self.env) if reward else _success_only(type(self.env), env_id)

@@ -21,6 +21,7 @@ from relam_jax.report.demonstration import (
 from relam_jax.report.page import environment, section
 from relam_jax.report.pictures import frame_symbols
 from relam_jax.report.progress import reward_section
+from relam_jax.report.robustness import FILE as ROBUSTNESS
 from relam_jax.report.run_folder import (
     RunFolder,
     command_line,
@@ -28,6 +29,7 @@ from relam_jax.report.run_folder import (
     read_run,
     run_anticipation,
 )
+from relam_jax.report.shift_map import robustness_section
 from relam_jax.report.statistics import Interval, outcomes, success_interval
 from relam_jax.report.svg import data_uri
 from relam_jax.report.timing import timing_section
@@ -69,6 +71,8 @@ def build_context(runs: Sequence[RunFolder]) -> dict[str, Any]:
         "timing": section(lambda: timing_section(first)),
         "videos": section(lambda: video_section(runs, names)),
     }
+    if (first.path / ROBUSTNESS).exists():
+        sections["robustness"] = section(lambda: robustness_section(first.path / ROBUSTNESS))
     try:
         frames = frame_symbols(demos.get().shown)
     except (ValueError, OSError):

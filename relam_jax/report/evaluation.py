@@ -123,7 +123,7 @@ def write_videos(out: Path, config: TrainConfig, outcome: Outcome) -> list[str]:
     return names
 
 
-def _digits(outcomes: np.ndarray) -> list[str]:
+def digits(outcomes: np.ndarray) -> list[str]:
     """A string a seed, a digit an episode."""
     return ["".join(str(int(x)) for x in row) for row in outcomes]
 
@@ -167,9 +167,9 @@ def _result(
         "env_steps_to_success": to_success if np.isfinite(to_success) else None,
         "per_seed": per_seed,
         "outcomes": {
-            "success_any": _digits(evaluation.success_any),
-            "success_in_time": _digits(in_time),
-            "success_end": _digits(evaluation.success_end),
+            "success_any": digits(evaluation.success_any),
+            "success_in_time": digits(in_time),
+            "success_end": digits(evaluation.success_end),
         },
         "reward": config.reward,
         "observation": config.observation,

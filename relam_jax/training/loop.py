@@ -17,6 +17,8 @@ from relam_jax.agents import replay
 from relam_jax.agents.sac import SAC, Learner, make_sac
 from relam_jax.anticipation.plan import Anticipation, make_planner, remember
 from relam_jax.envs import make_env
+from relam_jax.envs.protocol import BatchedEnv
+from relam_jax.envs.shifts import NO_SHIFT, Shift
 from relam_jax.logs import RunLog
 from relam_jax.training.checkpoint import Checkpoints
 from relam_jax.training.config import TrainConfig
@@ -26,10 +28,14 @@ from relam_jax.training.goal_env import GoalEnv
 TIMERS = ("stepping", "learning", "training", "evaluating")
 
 
-def make_goal_env(
-    config: TrainConfig, anticipation: Anticipation, num_envs: int, split: str
-) -> GoalEnv:
-    """The task's simulator with plans and keypoint reward, seen from the model's number of views.
+def make_task_env(
+    config: TrainConfig,
+    anticipation: Anticipation,
+    num_envs: int,
+    split: str,
+    shift: Shift = NO_SHIFT,
+) -> BatchedEnv:
+    """The task's simulator, seen from the model's number of views.
 
     Raises:
         ValueError: the model was trained for another task, other views or other entities.
@@ -46,6 +52,7 @@ def make_goal_env(
         occlusion=config.occlusion,
         env_reward=config.reward == "dense",
         sim=config.sim,
+        shift=shift,
     )
     known = (anticipation.view_names, anticipation.entity_names)
     if known != (env.view_names, env.entity_names):
@@ -54,6 +61,11 @@ def make_goal_env(
             f"{known[1]}, but {config.task} "
             f"has {env.view_names} and {env.entity_names}: record and preprocess its own videos"
         )
+    return env
+
+
+def with_goals(config: TrainConfig, anticipation: Anticipation, env: BatchedEnv) -> GoalEnv:
+    """A simulator with the plans, the reward and the observation of a run."""
     return GoalEnv(
         env,
         remember(make_planner(anticipation)),
@@ -62,6 +74,13 @@ def make_goal_env(
         observation=config.observation,
         gamma=config.sac.gamma,
     )
+
+
+def make_goal_env(
+    config: TrainConfig, anticipation: Anticipation, num_envs: int, split: str
+) -> GoalEnv:
+    """The task's simulator with plans and keypoint reward; raises as `make_task_env` does."""
+    return with_goals(config, anticipation, make_task_env(config, anticipation, num_envs, split))
 
 
 def over_seeds(fn: Any) -> Any:

@@ -9,17 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from relam_jax.agents.sac import make_sac
 from relam_jax.anticipation.model import AnticipationModel, ModelConfig
 from relam_jax.anticipation.plan import Anticipation, save_anticipation
+from relam_jax.envs.metaworld import MetaWorldEnv
 from relam_jax.keypoints.keyframes import KeyframeConfig
 from relam_jax.keypoints.records import write_records
 from relam_jax.keypoints.selection import SelectionConfig
 from relam_jax.logs import RunLog
+from relam_jax.training.checkpoint import Checkpoints
 from relam_jax.training.config import TrainConfig, to_json
 from relam_jax.training.provenance import append_provenance
 from tests.keypoints.synthetic import record
 
-CLIPS, STAGES = 6, 3
+CLIPS, STAGES, AGENT_STEPS = 6, 3, 5
 
 
 def write_config(config: TrainConfig) -> Path:
@@ -90,3 +93,30 @@ def run(tmp_path_factory, data, model):
         log.write("train", 1000 * i + 500, {"reward": 0.1 * i} | learned | distances | speed)
     log.close()
     return folder
+
+
+def untrained_policies(out: Path, model: Path, num_seeds: int) -> Path:
+    """A run with a checkpoint of policies that have learned nothing."""
+    config = TrainConfig(
+        out=str(out),
+        data="nowhere",
+        anticipation=str(model),
+        num_seeds=num_seeds,
+        action_repeat=3,
+        episode_length=3 * AGENT_STEPS,
+    )
+    run = write_config(config)
+    points = 2 * 2 * 4  # views, entities, keypoints
+    obs_dim = points * (2 + 2 + 1) + STAGES + 1 + MetaWorldEnv.proprio_dim
+    agent = make_sac(config.sac, obs_dim, MetaWorldEnv.action_dim)
+    learner = jax.jit(jax.vmap(agent.init))(jax.random.split(jax.random.key(0), num_seeds))
+    checkpoints = Checkpoints(run)
+    checkpoints.save(60, {"learner": learner._asdict()}, config)
+    checkpoints.close()
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, model):
+    """Two seeds' untrained policies in a checkpoint of a run."""
+    return untrained_policies(tmp_path_factory.mktemp("trained") / "run", model, 2)

@@ -5,45 +5,20 @@ import subprocess
 import sys
 
 import av
-import jax
 import numpy as np
 import pytest
 
-from relam_jax.agents.sac import make_sac
 from relam_jax.envs import make_env
 from relam_jax.envs.metaworld import MetaWorldEnv
 from relam_jax.report.build import write_report
 from relam_jax.report.evaluation import NO_RENDERER, Outcome, evaluate_run, write_videos
 from relam_jax.report.overlay import Watch
 from relam_jax.reward.stage_machine import Goal
-from relam_jax.training.checkpoint import Checkpoints
 from relam_jax.training.config import TrainConfig
-from tests.report.conftest import STAGES, write_config
+from tests.report.conftest import STAGES
 from tests.report.test_report import check
 
-EPISODES, AGENT_STEPS = 2, 5
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory, model):
-    """Two seeds' untrained policies in a checkpoint of a run."""
-    config = TrainConfig(
-        out=str(tmp_path_factory.mktemp("trained") / "run"),
-        data="nowhere",
-        anticipation=str(model),
-        num_seeds=2,
-        action_repeat=3,
-        episode_length=3 * AGENT_STEPS,
-    )
-    run = write_config(config)
-    points = 2 * 2 * 4  # views, entities, keypoints
-    obs_dim = points * (2 + 2 + 1) + STAGES + 1 + MetaWorldEnv.proprio_dim
-    agent = make_sac(config.sac, obs_dim, MetaWorldEnv.action_dim)
-    learner = jax.jit(jax.vmap(agent.init))(jax.random.split(jax.random.key(0), 2))
-    checkpoints = Checkpoints(run)
-    checkpoints.save(60, {"learner": learner._asdict()}, config)
-    checkpoints.close()
-    return run
+EPISODES = 2
 
 
 def test_evaluation_with_videos_and_their_report(trained, capsys):

@@ -17,6 +17,7 @@ from relam_jax.envs.maniskill.experts import expert_actions
 from relam_jax.envs.maniskill.mirror import Mirror, default_entities
 from relam_jax.envs.protocol import EnvState
 from relam_jax.envs.scene import camera_pose
+from relam_jax.envs.shifts import NO_SHIFT, Shift
 from relam_jax.envs.simulator import MjData, MjModel
 from relam_jax.envs.tasks import TaskSpec
 
@@ -78,6 +79,7 @@ class ManiSkillEnv(ProjectedEnv):
         env_reward: bool = False,
         render_size: int = 256,
         sim: Sim = "auto",
+        shift: Shift = NO_SHIFT,
     ) -> None:
         """Start the simulator; nothing is reset yet.
 
@@ -95,6 +97,7 @@ class ManiSkillEnv(ProjectedEnv):
             env_reward: compute the task's own dense reward; else it is 0.
             render_size: pixels a side of `render`'s images.
             sim: `gpu` or `cpu`; `auto`: the GPU if there is one.
+            shift: what differs from training, to test robustness; the scene cannot.
 
         Raises ValueError, in one sentence, where something is out of range, missing or impossible.
         """
@@ -103,6 +106,8 @@ class ManiSkillEnv(ProjectedEnv):
                 "num_envs, action_repeat, num_candidates, num_init_states and episode_length "
                 "must be positive"
             )
+        if shift.of_scene:
+            raise ValueError(f"{shift.factor}: only Meta-World's scenes can be changed")
         self.spec, self.action_repeat = spec, action_repeat
         num_workers = num_workers or os.cpu_count() or 1
         self.sim = choose_simulator(sim)
@@ -139,6 +144,7 @@ class ManiSkillEnv(ProjectedEnv):
             entities=self.entity_bodies,
             occlusion=occlusion,
             render_size=render_size,
+            shift=shift,
         )
         self._pool = pool_seeds(split, seed, num_init_states)
         shape = (num_envs, len(description.bodies), 7)

@@ -80,7 +80,7 @@ class LocalRunner:
         self.slots = workers or (1 if gpu else len(cores) or os.cpu_count() or 1)
         self._cores = [] if gpu else cores
 
-    def start(self, job: Job, slot: int) -> subprocess.Popen[bytes]:
+    def start(self, job: Job, slot: int) -> Running:
         """See `Runner`."""
         if self._cores:  # of this thread, and of what it starts
             os.sched_setaffinity(0, {self._cores[slot % len(self._cores)]})
@@ -166,14 +166,13 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def spawn(command: tuple[str, ...], log: Path, **options: Any) -> subprocess.Popen[bytes]:
+def spawn(command: tuple[str, ...], log: Path, **options: Any) -> subprocess.Popen[Any]:
     """Start a command in a session of its own (Ctrl-C does not reach it), its words to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         file.write(f"$ {shlex.join(command)}\n".encode())
         file.flush()
-        popen: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
-        return popen(
+        return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=file,

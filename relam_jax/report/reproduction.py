@@ -101,7 +101,10 @@ def _suites() -> dict[str, tuple[Cell, ...]]:
     suites = {
         "main": [c for pair in zip(three, pixels, strict=True) for c in pair],
         "observation": [replace(cell, **variant) for variant in variants for cell in three],
-        "baselines": [replace(c, reward=r) for r in ("dense", "sparse", "final") for c in three],
+        "baselines": [
+            *(replace(c, reward=r) for r in ("dense", "sparse", "final") for c in three),
+            *(replace(c, reward=r, num_seeds=3) for r in ("dacfo", "oracle") for c in three),
+        ],
         "ten": [Cell(task, 48_000, num_seeds=3) for task in TEN],
         "tracked": [
             replace(cell, keypoints="tracked", observation="keypoints", num_seeds=3)

@@ -22,6 +22,7 @@ from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.report.run_folder import Columns, read_csv
 from relam_jax.report.statistics import success_interval
 from relam_jax.report.svg import INK, SIZE, panel, run_colour, to_svg
+from relam_jax.training.config import TrainConfig, to_json
 from relam_jax.training.provenance import read_provenance
 
 BUDGETS = {"drawer_open": 40_000, "door_open": 60_000, "button_press": 40_000}
@@ -200,6 +201,8 @@ def collect_cell(
     configs = [_read_json(cell.run(out, s["seed"]) / "config.json") for s in seeds]
     configs = [c for c in (*configs, earlier["train_config"]) if c]
     configs = [{k: v for k, v in c.items() if k not in VARYING} for c in configs]
+    # seeds of a version before a field existed did what its default says
+    whole = [json.loads(to_json(TrainConfig())) | c for c in configs]
     reached = {}
     for level in map(str, LEVELS):
         times = {u: [s["reached"][level][u] for s in done] for u in ("env_steps", "minutes")}
@@ -227,7 +230,7 @@ def collect_cell(
             "unit": "image sides, a subgoal; median over points and clips never trained on",
         },
         "train_config": configs[0] if configs else None,
-        "one_config": all(c == configs[0] for c in configs) and earlier["one_config"],
+        "one_config": all(c == whole[0] for c in whole) and earlier["one_config"],
         "commands": list(commands),
         "date": max((e["date"] for e in evaluations), default=None),
         "machine": [h for i, h in enumerate(hardware) if h not in hardware[:i]],

@@ -3,6 +3,7 @@ flashbax)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -67,15 +68,24 @@ def sample(
     n_step: int = 1,
     num_envs: int = 1,
     gamma: float | Float[Array, ""] = 1.0,
+    pay: Callable[[Array, Array], Array] | None = None,
 ) -> Transition:
     """Uniform draws with replacement, `shape` of them; meaningless while the buffer is empty.
 
     Each is up to `n_step` steps of its environment as one: their rewards discounted by `gamma`, the
     last one's next_obs and, times gamma a further step, its discount. Fewer where the episode or
-    what is stored ends. Rows must have been added `num_envs` at a time.
+    what is stored ends. Rows must have been added `num_envs` at a time. `pay`, if given, maps
+    obs and next_obs of rows to the rewards that count in the place of the stored ones.
     """
+
+    def rows(at: Array) -> Transition:
+        found = jax.tree.map(lambda ring: ring[at], replay.data)
+        if pay is None:
+            return found
+        return found._replace(reward=pay(found.obs, found.next_obs))
+
     index = jax.random.randint(key, shape, 0, jnp.maximum(replay.size, 1))
-    first = jax.tree.map(lambda ring: ring[index], replay.data)
+    first = rows(index)
     if n_step == 1:
         return first
     capacity = replay.last.shape[0]
@@ -85,7 +95,7 @@ def sample(
         more &= (newer >= step) & ~replay.last[end]
         end = jnp.where(more, (end + num_envs) % capacity, end)
         factor = jnp.where(more, gamma**step, factor)
-        reward += jnp.where(more, factor * replay.data.reward[end], 0)
+        reward += jnp.where(more, factor * rows(end).reward, 0)
     return first._replace(
         reward=reward,
         discount=factor * replay.data.discount[end],

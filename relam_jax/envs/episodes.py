@@ -89,6 +89,11 @@ class ProjectedEnv:
 
     # ---------------------------------------------------------------- episodes
 
+    @property
+    def init_state(self) -> Int[np.ndarray, " N"]:
+        """Which of the initial states each environment's episode began in."""
+        return self._init_state.copy()
+
     def reset(
         self,
         mask: Bool[np.ndarray, " N"] | None = None,

@@ -22,6 +22,7 @@ from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.report.run_folder import Columns, read_csv
 from relam_jax.report.statistics import success_interval
 from relam_jax.report.svg import INK, SIZE, panel, run_colour, to_svg
+from relam_jax.training.config import TrainConfig, to_json
 from relam_jax.training.provenance import read_provenance
 
 BUDGETS = {"drawer_open": 40_000, "door_open": 60_000, "button_press": 40_000}
@@ -101,7 +102,10 @@ def _suites() -> dict[str, tuple[Cell, ...]]:
     suites = {
         "main": [c for pair in zip(three, pixels, strict=True) for c in pair],
         "observation": [replace(cell, **variant) for variant in variants for cell in three],
-        "baselines": [replace(c, reward=r) for r in ("dense", "sparse", "final") for c in three],
+        "baselines": [
+            *(replace(c, reward=r) for r in ("dense", "sparse", "final") for c in three),
+            *(replace(c, reward=r, num_seeds=3) for r in ("dacfo", "oracle") for c in three),
+        ],
         "ten": [Cell(task, 48_000, num_seeds=3) for task in TEN],
         "tracked": [
             replace(cell, keypoints="tracked", observation="keypoints", num_seeds=3)
@@ -197,6 +201,8 @@ def collect_cell(
     configs = [_read_json(cell.run(out, s["seed"]) / "config.json") for s in seeds]
     configs = [c for c in (*configs, earlier["train_config"]) if c]
     configs = [{k: v for k, v in c.items() if k not in VARYING} for c in configs]
+    # seeds of a version before a field existed did what its default says
+    whole = [json.loads(to_json(TrainConfig())) | c for c in configs]
     reached = {}
     for level in map(str, LEVELS):
         times = {u: [s["reached"][level][u] for s in done] for u in ("env_steps", "minutes")}
@@ -224,7 +230,7 @@ def collect_cell(
             "unit": "image sides, a subgoal; median over points and clips never trained on",
         },
         "train_config": configs[0] if configs else None,
-        "one_config": all(c == configs[0] for c in configs) and earlier["one_config"],
+        "one_config": all(c == whole[0] for c in whole) and earlier["one_config"],
         "commands": list(commands),
         "date": max((e["date"] for e in evaluations), default=None),
         "machine": [h for i, h in enumerate(hardware) if h not in hardware[:i]],

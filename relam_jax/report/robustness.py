@@ -106,7 +106,9 @@ class Subject:
     """A policy and its anticipation model, put into one shifted simulator after the other."""
 
     def __init__(self, run: Path, config: TrainConfig, episodes: int) -> None:
-        """Raises ValueError if there is no checkpoint or no anticipation model."""
+        """Raises ValueError if there is no checkpoint or no anticipation model, or no use for one."""
+        if config.reward == "oracle":
+            raise ValueError(f"{run} has true subgoals: only anticipated ones can be off")
         self.config, self.episodes = config, episodes
         self.actor, self.env_steps = load_actor(run)
         self.anticipation = run_anticipation(run, config)
@@ -123,7 +125,7 @@ class Subject:
         simulator = make_task_env(config, self.anticipation, num_envs, "eval", shift)
         try:
             if num_envs not in self._envs:
-                self._envs[num_envs] = with_goals(config, self.anticipation, simulator)
+                self._envs[num_envs] = with_goals(config, self.anticipation, simulator, "eval")
         except RuntimeError as error:
             simulator.close()
             raise ValueError(f"{config.keypoints} keypoints do not work here: {error}") from error

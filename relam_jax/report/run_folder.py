@@ -119,7 +119,7 @@ def run_anticipation(run: Path, config: TrainConfig) -> Anticipation:
 
 def data_folder(config: TrainConfig) -> Path:
     """Where a run's keypoint records lie, if it was trained on any here."""
-    return Path(config.data or f"data/{config.task}")
+    return config.records_folder
 
 
 def demonstrations(config: TrainConfig) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+from relam_jax.agents.dacfo import DACfOConfig
 from relam_jax.agents.sac import SACConfig
 from relam_jax.anticipation.train import FitConfig
 from relam_jax.keypoints.keyframes import KeyframeConfig
@@ -24,14 +25,16 @@ class TrainConfig:
     """Any Meta-World v3 task (drawer_open and drawer-open-v3 are the same), or any rigid-body task
     of ManiSkill by its id: PickCube-v1 (the same as pick_cube), LiftPegUpright-v1."""
     data: str = ""
-    """Folder of keypoint records to learn anticipation from (default: data/<task>)."""
+    """Folder of keypoint records to learn anticipation from, and for dacfo to imitate (default:
+    data/<task>)."""
     anticipation: str = ""
     """Folder of a trained anticipation model, instead of `data`."""
     out: str = ""
     """Run folder (default: runs/<task>-<reward>-<seed>)."""
-    reward: Literal["relam", "final", "dense", "sparse"] = "relam"
-    """relam: anticipated keypoints; final: only the last subgoal; dense, sparse: the simulator's
-    own."""
+    reward: Literal["relam", "oracle", "final", "dacfo", "dense", "sparse"] = "relam"
+    """relam: anticipated keypoints; oracle: the same with true subgoals, from the scripted expert
+    in the simulator; final: only the last subgoal; dacfo: a discriminator's, of demonstrations
+    against the policy; dense, sparse: the simulator's own."""
     observation: Literal["keypoints", "keypoints+proprio"] = "keypoints+proprio"
     """What the policy sees; `keypoints` alone is the paper's."""
     keypoints: Literal["projected", "tracked"] = "projected"
@@ -68,6 +71,7 @@ class TrainConfig:
     checkpoint_replay: bool = True
     """Keep the replay buffer in checkpoints; without it a resumed run starts with an empty one."""
     sac: SACConfig = field(default_factory=SACConfig)
+    dacfo: DACfOConfig = field(default_factory=DACfOConfig)
     shaping: RewardConfig = field(default_factory=RewardConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
@@ -88,6 +92,11 @@ class TrainConfig:
         """`out` or its default."""
         return Path(self.out or f"runs/{self.task}-{self.reward}-{self.seed}")
 
+    @property
+    def records_folder(self) -> Path:
+        """`data` or its default."""
+        return Path(self.data or f"data/{self.task}")
+
     def check(self) -> None:
         """Raise ValueError with one sentence if the numbers do not fit each other."""
         for name in ("num_envs", "num_seeds", "total_env_steps", "action_repeat", "eval_episodes"):
@@ -100,6 +109,11 @@ class TrainConfig:
             )
         if self.episode_length > 500:
             raise ValueError("--episode_length is at most 500: Meta-World's horizon")
+        if self.reward == "oracle" and self.keypoints != "projected":
+            raise ValueError(
+                "--reward oracle needs --keypoints projected: the simulator says where points will "
+                "be, not which of its points a tracker follows"
+            )
         if self.learning_starts >= self.total_env_steps:
             raise ValueError(
                 f"--learning_starts {self.learning_starts} leaves nothing of --total_env_steps "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from relam_jax.anticipation.fit_task import learn_anticipation
 from relam_jax.anticipation.plan import Anticipation, load_anticipation
+from relam_jax.keypoints.records import find_dataset
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.training.config import TrainConfig, changed_fields, from_json, to_json
 from relam_jax.training.loop import train
@@ -20,6 +21,7 @@ def run_experiment(config: TrainConfig, resume: bool) -> dict[str, float]:
     Raises:
         ValueError: the run folder holds another run, or there is nothing to learn anticipation
         from.
+        FileNotFoundError: there are no demonstrations to imitate.
     """
     run = config.run_folder
     saved = run / "config.json"
@@ -35,6 +37,8 @@ def run_experiment(config: TrainConfig, resume: bool) -> dict[str, float]:
                 f"resume with the same one, "
                 "or choose another --out"
             )
+    if config.reward == "dacfo":
+        find_dataset(config.records_folder)
     anticipation = _anticipation(config)
     run.mkdir(parents=True, exist_ok=True)
     write_atomic(saved, to_json(config).encode())
@@ -55,7 +59,7 @@ def _anticipation(config: TrainConfig) -> Anticipation:
     own = config.run_folder / "anticipation"
     if (own / "config.json").exists():
         return load_anticipation(own)
-    data = Path(config.data or f"data/{config.task}")
+    data = config.records_folder
     if not data.exists():
         raise ValueError(
             f"no keypoint records at {data}: run `make preprocess "

@@ -30,6 +30,7 @@ from relam_jax.reward.stage_machine import (
     start_stage,
     success_threshold,
 )
+from relam_jax.training.imitation import box_middle, mean_point
 
 
 class Step(NamedTuple):
@@ -124,38 +125,55 @@ class GoalEnv:
         observation: str = "keypoints+proprio",
         gamma: float = 0.9,
     ) -> None:
-        """`gamma` is the learner's discount an agent step: what it is paid depends on it."""
+        """`gamma` is the learner's discount an agent step: what it is paid depends on it.
+
+        `reward` decides what a step pays. With `dacfo`, whose pay is the learner's own business,
+        that is the keypoint reward, and observations end with where each entity is in each view
+        (training/imitation.py): policy and discriminator see it, and the policy all else besides,
+        plan and stage included, so that the reward alone tells the runs apart.
+        """
         self.env, self.planner, self.reward_source = env, planner, reward
         self.candidates = env.reset()
         plan = self._plan(self.candidates)
         self.max_stages = plan.subgoals.shape[1]
-        observe = make_observe(self.max_stages, observation == "keypoints+proprio")
+        observe_one = make_observe(self.max_stages, observation == "keypoints+proprio")
+
+        def observe(state: StageState, seen: Seen, goal: Goal, shift: Array | None) -> Array:
+            obs = jax.vmap(observe_one)(state, seen.keypoints, seen.visibility, seen.proprio, goal)
+            if shift is None:
+                return obs
+            places = mean_point(seen.keypoints, goal.valid) + shift
+            return jnp.concatenate([obs, places.reshape(len(obs), -1)], axis=1)
 
         @jax.jit
         def begin(
-            old: tuple[Goal, StageState], mask: Array, plan: Plan, seen: Seen
-        ) -> tuple[Goal, StageState, Array]:
+            old: tuple[Goal, StageState, Array | None],
+            mask: Array,
+            plan: Plan,
+            seen: Seen,
+            middle: Array | None,
+        ) -> tuple[Goal, StageState, Array | None, Array]:
             goal = goal_of(plan, env.entity_names, shaping)
             fresh = jax.vmap(partial(start_stage, config=shaping))(
                 seen.keypoints, seen.visibility, goal
             )
-            goal, state = jax.tree.map(
+            shift = None if middle is None else middle - mean_point(plan.start, plan.valid)
+            goal, state, shift = jax.tree.map(
                 lambda a, b: jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b),
-                (goal, fresh),
+                (goal, fresh, shift),
                 old,
             )
-            obs = jax.vmap(observe)(state, seen.keypoints, seen.visibility, seen.proprio, goal)
-            return goal, state, obs
+            return goal, state, shift, observe(state, seen, goal, shift)
 
         @jax.jit
         def advance(
-            goal: Goal, state: StageState, seen: Seen
+            goal: Goal, state: StageState, seen: Seen, shift: Array | None
         ) -> tuple[StageState, Array, Array, Array]:
             before = jax.vmap(partial(level, config=shaping))(state, goal)
             reward, state = jax.vmap(partial(keypoint_reward, config=shaping))(
                 state, seen.keypoints, seen.visibility, goal
             )
-            obs = jax.vmap(observe)(state, seen.keypoints, seen.visibility, seen.proprio, goal)
+            obs = observe(state, seen, goal, shift)
             pay = (reward - before) / (1 - gamma) if shaping.pay == "progress" else reward
             return state, obs, reward, pay
 
@@ -165,7 +183,10 @@ class GoalEnv:
         goal = goal_of(plan, env.entity_names, shaping)
         n, v, e = plan.valid.shape[:3]
         blank = StageState(jnp.zeros(n, jnp.int32), jnp.zeros((n, v, e)), jnp.zeros(n))
-        self.goal, self.stage, self.obs = begin((goal, blank), everywhere, plan, seen)
+        middle = self._middle()
+        self.goal, self.stage, self.shift, self.obs = begin(
+            (goal, blank, middle), everywhere, plan, seen, middle
+        )
         self.obs_dim, self.action_dim = self.obs.shape[1], env.action_dim
 
     @property
@@ -183,6 +204,10 @@ class GoalEnv:
             error=plan.error[:, -1:],
         )
 
+    def _middle(self) -> np.ndarray | None:
+        """Where the entities are in the first frame, if the learner is to see where they are."""
+        return box_middle(*self.candidates) if self.reward_source == "dacfo" else None
+
     def reset(
         self, mask: np.ndarray | None = None, init_states: np.ndarray | None = None
     ) -> Float[Array, "N D"]:
@@ -191,13 +216,17 @@ class GoalEnv:
         self.candidates = self.env.reset(mask, init_states)
         plan = self._plan(self.candidates)
         seen = _on_device(self.env.follow(np.asarray(plan.indices), mask))
-        self.goal, self.stage, self.obs = self._begin((self.goal, self.stage), mask, plan, seen)
+        self.goal, self.stage, self.shift, self.obs = self._begin(
+            (self.goal, self.stage, self.shift), mask, plan, seen, self._middle()
+        )
         return self.obs
 
     def step(self, action: Float[np.ndarray, "N A"]) -> Step:
         """One agent step, and a reset of the environments whose time is up."""
         seen = self.env.step(action)
-        self.stage, final_obs, reward, pay = self._advance(self.goal, self.stage, _on_device(seen))
+        self.stage, final_obs, reward, pay = self._advance(
+            self.goal, self.stage, _on_device(seen), self.shift
+        )
         if self.reward_source == "dense":
             reward = pay = jnp.asarray(seen.env_reward)
         elif self.reward_source == "sparse":
@@ -224,7 +253,7 @@ class GoalEnv:
             "goal": self.goal._asdict(),
             "stage": self.stage._asdict(),
             "obs": self.obs,
-        }
+        } | ({} if self.shift is None else {"shift": self.shift})
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
@@ -232,3 +261,4 @@ class GoalEnv:
         self.goal = Goal(**jax.tree.map(jnp.asarray, state["goal"]))
         self.stage = StageState(**jax.tree.map(jnp.asarray, state["stage"]))
         self.obs = jnp.asarray(state["obs"])
+        self.shift = None if self.shift is None else jnp.asarray(state["shift"])

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from relam_jax.agents import replay
+from relam_jax.agents.dacfo import METRICS, DACfO, Discriminator
 from relam_jax.agents.sac import SAC, Learner, make_sac
 from relam_jax.anticipation.plan import Anticipation, make_planner, remember
 from relam_jax.envs import make_env
@@ -24,6 +25,8 @@ from relam_jax.training.checkpoint import Checkpoints
 from relam_jax.training.config import TrainConfig
 from relam_jax.training.evaluate import evaluate, summary
 from relam_jax.training.goal_env import GoalEnv
+from relam_jax.training.imitation import make_imitation
+from relam_jax.training.oracle import make_oracle
 
 TIMERS = ("stepping", "learning", "training", "evaluating")
 
@@ -43,16 +46,13 @@ def make_task_env(
     env = make_env(
         config.task,
         num_envs,
-        seed=config.seed,
-        num_views=len(anticipation.view_names),
         keypoints=config.keypoints,
-        split=split,
         action_repeat=config.action_repeat,
         episode_length=config.episode_length,
         occlusion=config.occlusion,
         env_reward=config.reward == "dense",
-        sim=config.sim,
         shift=shift,
+        **_pool(config, anticipation, split),
     )
     known = (anticipation.view_names, anticipation.entity_names)
     if known != (env.view_names, env.entity_names):
@@ -64,11 +64,22 @@ def make_task_env(
     return env
 
 
-def with_goals(config: TrainConfig, anticipation: Anticipation, env: BatchedEnv) -> GoalEnv:
+def _pool(config: TrainConfig, anticipation: Anticipation, split: str) -> dict[str, Any]:
+    """What the initial states, and what is seen of them, depend on."""
+    num_views = len(anticipation.view_names)
+    return {"seed": config.seed, "num_views": num_views, "split": split, "sim": config.sim}
+
+
+def with_goals(
+    config: TrainConfig, anticipation: Anticipation, env: BatchedEnv, split: str
+) -> GoalEnv:
     """A simulator with the plans, the reward and the observation of a run."""
+    planner = remember(make_planner(anticipation))
+    if config.reward == "oracle":
+        planner = make_oracle(planner, env, config.task, _pool(config, anticipation, split))
     return GoalEnv(
         env,
-        remember(make_planner(anticipation)),
+        planner,
         config.shaping,
         reward=config.reward,
         observation=config.observation,
@@ -80,7 +91,8 @@ def make_goal_env(
     config: TrainConfig, anticipation: Anticipation, num_envs: int, split: str
 ) -> GoalEnv:
     """The task's simulator with plans and keypoint reward; raises as `make_task_env` does."""
-    return with_goals(config, anticipation, make_task_env(config, anticipation, num_envs, split))
+    env = make_task_env(config, anticipation, num_envs, split)
+    return with_goals(config, anticipation, env, split)
 
 
 def over_seeds(fn: Any) -> Any:
@@ -93,8 +105,14 @@ def over_seeds(fn: Any) -> Any:
     return jax.vmap(fn)
 
 
-def make_steps(config: TrainConfig, agent: SAC) -> tuple[Any, Any, Any]:
-    """The three jitted functions of the loop, over S seeds: act, mode, learn."""
+def make_steps(
+    config: TrainConfig, agent: SAC, imitation: DACfO | None = None
+) -> tuple[Any, Any, Any]:
+    """The three jitted functions of the loop, over S seeds: act, mode, learn.
+
+    With `imitation` the discriminator learns first, as many grad_steps as the agent, and then pays
+    for what the agent learns from; its state is None without.
+    """
     shape = (config.updates_per_iteration, config.sac.batch_size)
 
     @jax.jit
@@ -109,14 +127,31 @@ def make_steps(config: TrainConfig, agent: SAC) -> tuple[Any, Any, Any]:
     def mode(actor: Any, obs: jax.Array) -> jax.Array:
         return jax.vmap(agent.mode)(actor, obs)
 
-    @partial(jax.jit, donate_argnums=0)
-    def learn(learner: Learner, buffer: replay.Replay, key: jax.Array) -> tuple[Learner, dict]:
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def learn(
+        learner: Learner, judge: Discriminator | None, buffer: replay.Replay, key: jax.Array
+    ) -> tuple[Learner, Discriminator | None, dict]:
         keys = jax.random.split(key, config.num_seeds)
         draw = partial(
             replay.sample, shape=shape, n_step=config.sac.n_step, num_envs=config.num_envs
         )
-        batches = jax.vmap(draw)(buffer, keys, gamma=learner.hyper.gamma)
-        return over_seeds(agent.update)(learner, batches)
+        if imitation is None:
+            batches = jax.vmap(draw)(buffer, keys, gamma=learner.hyper.gamma)
+            learner, info = over_seeds(agent.update)(learner, batches)
+            return learner, None, info
+
+        reward = imitation.reward
+        others = jax.random.split(jax.random.fold_in(key, 1), config.num_seeds)
+        pairs = (config.updates_per_iteration, config.dacfo.batch_size)
+        rows = jax.vmap(partial(replay.sample, shape=pairs))(buffer, others)
+        judge, judged = over_seeds(imitation.update)(judge, rows.obs, rows.next_obs)
+
+        def draw_paid(buffer: Any, key: Any, gamma: Any, judge: Any) -> replay.Transition:
+            return draw(buffer, key, gamma=gamma, pay=partial(reward, judge))
+
+        batches = jax.vmap(draw_paid)(buffer, keys, learner.hyper.gamma, judge)
+        learner, info = over_seeds(agent.update)(learner, batches)
+        return learner, judge, info | judged
 
     return act, mode, learn
 
@@ -154,7 +189,8 @@ def train(
     env = make_goal_env(config, anticipation, config.num_seeds * config.num_envs, "train")
     eval_env = make_goal_env(config, anticipation, config.num_seeds * config.eval_episodes, "eval")
     agent = make_sac(config.sac, env.obs_dim, env.action_dim)
-    act, mode, learn = make_steps(config, agent)
+    imitation = make_imitation(config, anticipation) if config.reward == "dacfo" else None
+    act, mode, learn = make_steps(config, agent, imitation)
     per_iteration = config.env_steps_per_iteration
     iterations = -(-config.total_env_steps // per_iteration)
     capacity = -(-config.replay_capacity // config.num_envs) * config.num_envs
@@ -163,6 +199,7 @@ def train(
     init_key, act_key, learn_key, random_key = jax.random.split(jax.random.key(config.seed), 4)
     seed_keys = jax.random.split(init_key, config.num_seeds)
     learner = jax.vmap(agent.init)(seed_keys)
+    judge = jax.vmap(imitation.init)(seed_keys) if imitation else None
     buffer = jax.vmap(lambda _: replay.init(capacity, env.obs_dim, env.action_dim))(seed_keys)
     iteration, next_eval, stored_since, seconds = 0, 0, 0, defaultdict(float)
 
@@ -175,12 +212,13 @@ def train(
             "iteration": np.int64(iteration),
             "next_eval": np.int64(next_eval),
             "seconds": {k: np.float64(seconds[k]) for k in TIMERS},
-        }
+        } | ({} if judge is None else {"discriminator": judge._asdict()})
 
     checkpoints = Checkpoints(run)
     if resume and checkpoints.latest() is not None:
         stored = checkpoints.restore(snapshot(), config)
         learner = Learner(**stored["learner"])
+        judge = None if judge is None else Discriminator(**stored["discriminator"])
         if config.checkpoint_replay:
             buffer = replay.Replay(**stored["replay"])
         env.set_state(stored["env"])
@@ -243,7 +281,8 @@ def train(
             action = action.reshape(env.num_envs, -1)
             info = {}
             if warm and config.updates_per_iteration:  # runs while the simulators step
-                learner, info = learn(learner, buffer, jax.random.fold_in(learn_key, iteration))
+                key = jax.random.fold_in(learn_key, iteration)
+                learner, judge, info = learn(learner, judge, buffer, key)
             stepped = time.monotonic()
             step = env.step(np.asarray(action))
             seconds["stepping"] += time.monotonic() - stepped
@@ -320,7 +359,8 @@ def flush(window: dict[str, list], env: GoalEnv) -> dict[str, float]:
         for e, entity in enumerate(env.env.entity_names):
             metrics[f"distance_{view}_{entity}"] = float(distance[v, e])
     infos = [i for i in window["info"] if i]
-    for name in ("critic_loss", "actor_loss", "q", "entropy", "alpha"):
+    names = ("critic_loss", "actor_loss", "q", "entropy", "alpha")
+    for name in (*names, *(METRICS if env.reward_source == "dacfo" else ())):
         metrics[name] = float(np.mean([i[name] for i in infos])) if infos else 0.0
     window.clear()
     return metrics

@@ -32,7 +32,9 @@ def test_sampling_draws_only_what_was_stored_and_all_of_it():
 
 @pytest.mark.parametrize("n_step", [1, 2, 3])
 @pytest.mark.parametrize("blocks", [3, 9])  # before and after the ring is full
-def test_n_steps_are_summed_within_an_episode_and_what_is_stored(n_step, blocks):
+@pytest.mark.parametrize("paid_now", [False, True])
+def test_n_steps_are_summed_within_an_episode_and_what_is_stored(n_step, blocks, paid_now):
+    """Rewards are the stored ones, or, `paid_now`, made out of obs and next_obs when drawn."""
     num_envs, capacity, gamma = 2, 10, 0.5
     rng = np.random.default_rng(blocks)
     reward, last = rng.normal(size=(blocks, num_envs)), rng.random((blocks, num_envs)) < 0.4
@@ -43,6 +45,14 @@ def test_n_steps_are_summed_within_an_episode_and_what_is_stored(n_step, blocks)
         row = replay.Transition(obs, obs, paid, jnp.ones(num_envs), obs + num_envs)
         buffer = replay.add(buffer, row, jnp.asarray(last[t]))
     draw = partial(replay.sample, shape=(200,), n_step=n_step, num_envs=num_envs)
+    if paid_now:
+        table = jnp.float32(reward).ravel()
+        buffer = buffer._replace(data=buffer.data._replace(reward=jnp.full(capacity, jnp.nan)))
+
+        def pay(obs, next_obs):
+            return jnp.where(next_obs == obs + num_envs, table[obs.astype(int)], jnp.nan)[..., 0]
+
+        draw = partial(draw, pay=pay)
     batch = jax.jit(draw)(buffer, jax.random.key(0), gamma=gamma)
     assert len(np.unique(batch.obs)) == min(capacity, blocks * num_envs)
     for obs, paid, discount, after in zip(

@@ -25,6 +25,7 @@ from relam_jax.report.reproduction import (
     written,
 )
 from relam_jax.report.statistics import success_interval
+from relam_jax.training.config import TrainConfig, to_json
 
 CELL = Cell("drawer_open", 4000, num_seeds=3)
 HARDWARE = {"cpu": "a CPU", "cores": 1}
@@ -137,6 +138,15 @@ def test_seeds_of_different_settings_are_named(out):
     assert "(settings differ between seeds)" in table([collect_cell(CELL, out)])
 
 
+def test_a_field_that_an_earlier_version_did_not_have_counts_as_its_default(out):
+    config = json.loads(to_json(TrainConfig())) | {"utd": 0.25}
+    (CELL.run(out, 1) / "config.json").write_text(json.dumps(config))
+    assert collect_cell(CELL, out)["one_config"]
+    config["dacfo"]["batch_size"] += 1
+    (CELL.run(out, 1) / "config.json").write_text(json.dumps(config))
+    assert not collect_cell(CELL, out)["one_config"]
+
+
 def test_different_numbers_of_episodes_are_refused(out):
     make_run(out, CELL, 2, [0, 1.0], "1" * 5)
     with pytest.raises(ValueError, match="different numbers of episodes \\(5, 10\\)"):
@@ -189,7 +199,7 @@ def test_suites():
     assert {k: (len(v), sum(c.num_seeds for c in v)) for k, v in SUITES.items()} == {
         "main": (6, 30),
         "observation": (6, 30),
-        "baselines": (9, 45),
+        "baselines": (15, 63),
         "ten": (10, 30),
         "tracked": (2, 6),
     }

@@ -1,4 +1,9 @@
-"""A real task with an untrained anticipation model: enough for the mechanics of training."""
+"""A real task with an untrained anticipation model: enough for the mechanics of training. And some
+of its committed demonstrations."""
+
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -45,3 +50,18 @@ def anticipation_folder(anticipation, tmp_path_factory):
     path = tmp_path_factory.mktemp("anticipation")
     save_anticipation(path, anticipation)
     return path
+
+
+@pytest.fixture(scope="session")
+def records_folder(tmp_path_factory):
+    """Five of the committed clips of drawer_open, tracked."""
+    root = Path(__file__).parents[2]
+    path = tmp_path_factory.mktemp("demonstrations")
+    videos, out = path / "drawer_open", path / "records"
+    videos.mkdir()
+    for file in (root / "videos" / "drawer_open").iterdir():
+        if file.name[:3] < "005" or file.name == "masks.json":
+            (videos / file.name).symlink_to(file)
+    command = [sys.executable, "-m", "preprocess_torch", "--data", videos, "--out", out]
+    subprocess.run([*map(str, command), "--points", "32"], check=True, cwd=root)
+    return out

@@ -86,6 +86,17 @@ def test_the_simulators_own_rewards(anticipation, reward):
     env.env.close()
 
 
+@pytest.mark.parametrize("reward", ["dense", "sparse"])
+def test_the_simulators_own_rewards_rank_its_expert_above_chance(anticipation, reward):
+    config = replace(CONFIG, reward=reward, episode_length=110)
+    env, rng, total = make_goal_env(config, anticipation, 2, "train"), np.random.default_rng(0), []
+    for act in (env.env.scripted_actions, lambda: rng.uniform(-1, 1, (2, 4)).astype(np.float32)):
+        env.reset(init_states=np.arange(2))
+        total.append(sum(np.asarray(env.step(act()).reward) for _ in range(110)))
+    assert (total[0] > total[1] + 5).all()
+    env.env.close()
+
+
 def test_a_model_of_other_views_is_refused(anticipation):
     other = replace(anticipation, view_names=("left", "right"))
     with pytest.raises(ValueError, match=r"knows the views \('left', 'right'\)"):

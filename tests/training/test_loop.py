@@ -9,11 +9,14 @@ from relam_jax.training.config import TrainConfig
 from relam_jax.training.loop import check_finite, make_steps, over_seeds, store
 
 
-def test_act_and_learn_are_traced_exactly_once_in_a_run(anticipation, tmp_path, monkeypatch):
+@pytest.mark.parametrize("reward", ["relam", "dacfo"])
+def test_act_and_learn_are_traced_exactly_once_in_a_run(
+    anticipation, records_folder, tmp_path, monkeypatch, reward
+):
     from relam_jax.training import loop
 
-    traces = {"act": 0, "update": 0}
-    original = loop.make_sac
+    traces = {"act": 0, "update": 0, "discriminate": 0}
+    original, imitation = loop.make_sac, loop.make_imitation
 
     def counted(*args):
         agent = original(*args)
@@ -28,10 +31,22 @@ def test_act_and_learn_are_traced_exactly_once_in_a_run(anticipation, tmp_path, 
 
         return agent._replace(act=act, update=update)
 
+    def counted_imitation(*args):
+        made = imitation(*args)
+
+        def update(*a):
+            traces["discriminate"] += 1
+            return made.update(*a)
+
+        return made._replace(update=update)
+
     monkeypatch.setattr(loop, "make_sac", counted)
+    monkeypatch.setattr(loop, "make_imitation", counted_imitation)
     config = TrainConfig(
         task="drawer_open",
+        data=str(records_folder),
         out=str(tmp_path),
+        reward=reward,
         num_envs=2,
         total_env_steps=360,
         learning_starts=60,
@@ -40,7 +55,9 @@ def test_act_and_learn_are_traced_exactly_once_in_a_run(anticipation, tmp_path, 
         eval_episodes=2,
     )
     loop.train(config, anticipation)
-    assert traces == {"act": 1, "update": 1}
+    assert traces == {"act": 1, "update": 1, "discriminate": int(reward == "dacfo")}
+    logged = (tmp_path / "train.csv").read_text().split("\n")[0].split(",")
+    assert ("discriminator_loss" in logged) == (reward == "dacfo")
 
 
 def test_nan_is_named():

@@ -78,10 +78,23 @@ def whole(anticipation_folder, tmp_path_factory):
     return out
 
 
-def test_kill_nine_and_resume_equals_an_uninterrupted_run(whole, anticipation_folder, tmp_path):
-    out = tmp_path / "run"
+@pytest.fixture(scope="module")
+def whole_dacfo(anticipation_folder, records_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    result = run(out, anticipation_folder, "--reward=dacfo", f"--data={records_folder}")
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+@pytest.mark.parametrize("reward", ["relam", "dacfo"])
+def test_kill_nine_and_resume_equals_an_uninterrupted_run(
+    reward, anticipation_folder, records_folder, tmp_path, request
+):
+    whole = request.getfixturevalue("whole" if reward == "relam" else "whole_dacfo")
+    out, words = tmp_path / "run", [f"--reward={reward}"]
+    words += [f"--data={records_folder}"] if reward == "dacfo" else []
     process = subprocess.Popen(
-        command(out, anticipation_folder, "--checkpoint_minutes=0.001"),
+        command(out, anticipation_folder, "--checkpoint_minutes=0.001", *words),
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
@@ -93,11 +106,12 @@ def test_kill_nine_and_resume_equals_an_uninterrupted_run(whole, anticipation_fo
         time.sleep(0.02)
     process.kill()
     process.wait()
-    resumed = run(out, anticipation_folder, "--resume")
+    resumed = run(out, anticipation_folder, "--resume", *words)
     assert resumed.returncode == 0 and "resumed" in resumed.stdout, resumed.stderr
     (step, a), (other, b) = final_state(whole), final_state(out)
     assert step == other == 960
     assert_same(a, b)
+    assert ("discriminator" in a) == ("shift" in a["env"]) == (reward == "dacfo")
     without_times = [row.rsplit(",", 2)[0] for row in (whole / "eval.csv").read_text().split()]
     assert [r.rsplit(",", 2)[0] for r in (out / "eval.csv").read_text().split()] == without_times
 
@@ -137,6 +151,8 @@ def test_an_existing_run_is_neither_overwritten_nor_silently_changed(whole, anti
         (["--data=/nonexistent", "--anticipation="], "no keypoint records at /nonexistent"),
         (["--episode_length=50"], "no multiple of --action_repeat"),
         (["--anticipation=/nonexistent"], "no anticipation model at"),
+        (["--reward=dacfo", "--data=/nonexistent"], "there is no data set at /nonexistent"),
+        (["--reward=oracle", "--keypoints=tracked"], "--reward oracle needs --keypoints projected"),
     ],
 )
 def test_wrong_arguments_give_one_sentence(anticipation_folder, tmp_path, arguments, sentence):

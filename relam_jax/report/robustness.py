@@ -106,7 +106,7 @@ class Subject:
     """A policy and its anticipation model, put into one shifted simulator after the other."""
 
     def __init__(self, run: Path, config: TrainConfig, episodes: int) -> None:
-        """Raises ValueError if there is no checkpoint or no anticipation model, or no use for one."""
+        """Raises ValueError if there is no checkpoint, or no anticipated subgoals."""
         if config.reward == "oracle":
             raise ValueError(f"{run} has true subgoals: only anticipated ones can be off")
         self.config, self.episodes = config, episodes

@@ -1,7 +1,5 @@
 """True subgoals of the real simulator, with an untrained anticipation model."""
 
-from types import SimpleNamespace
-
 import jax
 import numpy as np
 import pytest
@@ -116,11 +114,7 @@ def test_where_the_expert_fails_the_anticipated_plan_stays(
 def test_training_and_evaluation_get_the_oracle_of_their_own_pool(anticipation, monkeypatch):
     from relam_jax.training import loop
 
-    def bare_env(*args, **options):
-        return SimpleNamespace(view_names=("cam0", "cam1"), entity_names=("gripper", "object"))
-
     made = []
-    monkeypatch.setattr(loop, "make_env", bare_env)
     monkeypatch.setattr(loop, "make_oracle", lambda *args: made.append(args))
     monkeypatch.setattr(loop, "GoalEnv", lambda *args, **options: object.__new__(GoalEnv))
     for reward, split in (("oracle", "train"), ("oracle", "eval"), ("relam", "train")):

@@ -305,7 +305,7 @@ def read_results(results: Path) -> list[dict[str, Any]]:
 COLUMNS = (
     *("task", "reward", "keypoints", "views", "observation", "demonstrations", "seeds × episodes"),
     *("success % [95 % CI]", "in training's time %", "env_steps to 50 %", "env_steps to 95 %"),
-    *("minutes to 50 %", "minutes to 95 %", "plan error"),
+    *("minutes to 50 %", "minutes to 95 %", "plan error", "commit"),
 )
 NOTE = f"""\
 Success: the simulator's flag at any step of an episode of the benchmark's length (500 env_steps in
@@ -316,6 +316,8 @@ over seeds (never counts as later than any time; –: most never did) and how ma
 Minutes: wall time of training and evaluating; the JSON of a cell names the machine. Demonstrations:
 what tracked them.
 Plan error: median over the subgoals, thousandths of an image side, on clips never trained on.
+Commit: of the code that evaluated, oldest seed first. Rows of different commits have the defaults of
+their day (CHANGELOG.md).
 `partial`: seeds are missing, and the numbers are of the finished ones alone.
 """
 
@@ -350,7 +352,14 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
         _percent(result.get("success_in_time")),
         *times,
         "–" if error is None else f"{1000 * error:.1f}",
+        ", ".join(dict.fromkeys(commit[:7] for commit in _commits(result))) or "–",
     )
+
+
+def _commits(result: dict[str, Any]) -> list[str]:
+    """Of the finished seeds, by the date of their evaluation."""
+    found = [s["evaluation"] for s in result["seeds"] if s["finished"]]
+    return [e["commit"] for e in sorted(found, key=lambda e: e["date"])]
 
 
 def _percent(interval: dict[str, float] | None) -> str:

@@ -316,7 +316,7 @@ over seeds (never counts as later than any time; –: most never did) and how ma
 Minutes: wall time of training and evaluating; the JSON of a cell names the machine. Demonstrations:
 what tracked them.
 Plan error: median over the subgoals, thousandths of an image side, on clips never trained on.
-Commit: of the code that evaluated, oldest seed first. Rows of different commits have the defaults of
+Commit: of the code that evaluated, oldest seed first. Rows of other commits have the defaults of
 their day (CHANGELOG.md).
 `partial`: seeds are missing, and the numbers are of the finished ones alone.
 """

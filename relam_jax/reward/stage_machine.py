@@ -56,6 +56,9 @@ class RewardConfig:
     moves: float = 0.01
     """An entity is to move in a stage if its anticipated motion is so large, image sides, and no
     less than `success_factor` times its error."""
+    carried: float = 0.02
+    """The effector is a means in a stage in which another entity is to move so far, image sides. (On
+    the way to a door that it only touches at the end it is what has to get there.)"""
     pay: Literal["progress", "level"] = "progress"
     """What the learner is paid a step: the rise of the reward over that of the step before, times
     1 / (1 − γ), or the reward itself. Both have the same best policy (potential-based shaping, Ng
@@ -110,21 +113,16 @@ def success_threshold(
     wanted = config.success_factor * error
     threshold = jnp.clip(wanted, config.success_floor, config.success_cap)
     half = jnp.maximum(motion / 2, wanted)
-    return jnp.where(is_to_move(error, motion, config), jnp.minimum(threshold, half), threshold)
-
-
-def is_to_move(
-    error: Float[Array, "*B S V E"], motion: Float[Array, "*B S V E"], config: RewardConfig
-) -> Bool[Array, "*B S V E"]:
-    """Whether an entity is to move in a stage, as far as a view shows it."""
-    return motion >= jnp.maximum(config.moves, config.success_factor * error)
+    to_move = motion >= jnp.maximum(config.moves, wanted)
+    return jnp.where(to_move, jnp.minimum(threshold, half), threshold)
 
 
 def is_means(
-    to_move: Bool[Array, "*B S V E"], effector: Bool[np.ndarray, " E"]
+    motion: Float[Array, "*B S V E"], effector: Bool[np.ndarray, " E"], config: RewardConfig
 ) -> Bool[Array, "*B S 1 E"]:
     """Whether the effector is a means to an end in a stage: another entity is to move."""
-    return (to_move & ~effector).any((-2, -1), keepdims=True) & effector
+    other = ((motion >= config.carried) & ~effector).any((-2, -1), keepdims=True)
+    return other & effector
 
 
 def _reduce(distance: Float[Array, "V E"], stage: Array, goal: Goal, how: str) -> Float[Array, ""]:

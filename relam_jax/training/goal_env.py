@@ -23,7 +23,6 @@ from relam_jax.reward.stage_machine import (
     RewardConfig,
     StageState,
     is_means,
-    is_to_move,
     keypoint_reward,
     level,
     stage_motion,
@@ -97,7 +96,7 @@ def goal_of(plan: Plan, entity_names: Sequence[str], shaping: RewardConfig) -> G
     """A batch of plans as the reward needs them."""
     effector = np.array([name == shaping.effector for name in entity_names])
     motion = stage_motion(plan.start, plan.subgoals)
-    means = is_means(is_to_move(plan.error, motion, shaping), effector)
+    means = is_means(motion, effector, shaping)
     threshold = success_threshold(plan.error, motion, shaping)
     threshold = jnp.where(means, shaping.effector_slack, 1.0) * threshold
     carried = means.any((2, 3), keepdims=True)

@@ -12,7 +12,6 @@ from relam_jax.reward.stage_machine import (
     Goal,
     RewardConfig,
     is_means,
-    is_to_move,
     keypoint_reward,
     stage_motion,
     start_stage,
@@ -186,8 +185,7 @@ def test_the_effector_is_a_means_where_another_entity_is_to_move():
     subgoals = start + jnp.cumsum(step, axis=0)[:, None, :, None, None]
     motion = stage_motion(start, subgoals)
     np.testing.assert_allclose(motion[:, 0], step * 2**0.5, rtol=1e-5)
-    to_move = is_to_move(jnp.full_like(motion, 0.001), motion, RewardConfig())
-    means = is_means(to_move, np.array([True, False]))
+    means = is_means(motion, np.array([True, False]), RewardConfig())
     assert means[:, 0].tolist() == [[False, False], [True, False], [True, False]]
 
 

@@ -57,8 +57,8 @@ class RewardConfig:
     """An entity is to move in a stage if its anticipated motion is so large, image sides, and no
     less than `success_factor` times its error."""
     carried: float = 0.02
-    """The effector is a means in a stage in which another entity is to move so far, image sides. (On
-    the way to a door that it only touches at the end it is what has to get there.)"""
+    """The effector is a means in a stage in which another entity is to move so far, image sides.
+    (On the way to a door that it only touches at the end it is what has to get there.)"""
     pay: Literal["progress", "level"] = "progress"
     """What the learner is paid a step: the rise of the reward over that of the step before, times
     1 / (1 − γ), or the reward itself. Both have the same best policy (potential-based shaping, Ng

@@ -57,7 +57,7 @@ def test_any_task_works_by_name(name: str, entities: tuple[str, ...]):
     found = env.reset()
     assert found.points.shape == (2, 2, len(entities), 8, 2)
     assert found.visibility.any(-1).all()
-    state = env.follow(np.tile(np.arange(4), (2, 2, entities, 1)))
+    state = env.follow(np.tile(np.arange(4), (2, 2, len(entities), 1)))
     for _ in range(3):
         state = env.step(np.ones((2, env.action_dim), np.float32))
     assert np.isfinite(state.keypoints).all()

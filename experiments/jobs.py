@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import logging
 import os
 import shlex
 import signal
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from tqdm import tqdm
+
+from preprocess_torch.ray_cluster import connect
 
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -100,23 +101,9 @@ class RayRunner:
     """
 
     def __init__(self, address: str, workers: int = 0) -> None:
-        """`address`: of the cluster, or `local`. Raises ValueError where Ray is not installed or
+        """`address`: of the cluster, or `local`. Raises `UsageError` where Ray is not installed or
         nothing answers."""
-        try:
-            import ray  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise ValueError("--ray needs Ray: make setup EXTRAS=ray") from error
-        options = {"num_cpus": workers or os.cpu_count(), "include_dashboard": False}
-        try:
-            ray.init(
-                address,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                **(options if address == "local" else {}),
-            )
-        except Exception as error:  # that is what Ray raises when it takes more than 30 s to start
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"no Ray cluster at {address}: {first}") from error
+        ray = connect(address, workers)
         there = ray.cluster_resources()
         gpus = float(there.get("GPU", 0) > 0)
         self.slots = workers or int(there["GPU" if gpus else "CPU"])

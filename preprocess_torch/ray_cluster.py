@@ -26,13 +26,7 @@ class RayCluster:
     """See `Transport`."""
 
     def __init__(self, config: PreprocessConfig, folder: Path):
-        try:
-            import ray  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            message = "--ray needs Ray, which is not installed: make setup EXTRAS=ray"
-            raise UsageError(message) from error
-        if not ray.is_initialized():  # by an earlier data set of this run
-            _connect(ray, config)
+        ray = connect(config.ray, config.workers)
         gpus = _gpus(config, ray.cluster_resources().get("GPU", 0.0))
         options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
         self._ray, self._make = ray, ray.remote(**options)(Worker)
@@ -73,23 +67,33 @@ class _Actor:
         self._ray.kill(self._actor)
 
 
-def _connect(ray: Any, config: PreprocessConfig) -> None:
-    """Raises `UsageError` when there is no cluster at the address, or Ray cannot be started."""
+def connect(address: str, workers: int) -> Any:
+    """The ray module, connected to the cluster at the address, or to one of this machine if that is
+    `LOCAL`. Raises `UsageError` without Ray, or when there is no cluster, or it cannot be started.
+    """
+    try:
+        import ray  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        message = "--ray needs Ray, which is not installed: make setup EXTRAS=ray"
+        raise UsageError(message) from error
+    if ray.is_initialized():  # by an earlier data set of this run
+        return ray
     known = {name: value for name, value in os.environ.items() if name.startswith("RELAM_")}
     options: dict[str, Any] = {"runtime_env": {"env_vars": known}} if known else {}
-    if config.ray == LOCAL:
-        options |= {"num_cpus": max(config.workers, os.cpu_count() or 1)}
+    if address == LOCAL:
+        options |= {"num_cpus": max(workers, os.cpu_count() or 1)}
         options |= {"include_dashboard": False}
-    host, _, port = config.ray.rpartition(":")
+    host, _, port = address.rpartition(":")
     try:
         if host and port.isdigit() and "/" not in host:  # Ray itself tries for many minutes
             socket.create_connection((host, int(port)), timeout=20).close()
-        ray.init(config.ray, logging_level=logging.ERROR, log_to_driver=False, **options)
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:  # that is what Ray raises when it takes more than 30 s to start
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        what = f"there is no Ray cluster at {config.ray}"
-        what = "Ray could not be started here" if config.ray == LOCAL else what
+        what = f"there is no Ray cluster at {address}"
+        what = "Ray could not be started here" if address == LOCAL else what
         raise UsageError(f"{what}: {first}") from error
+    return ray
 
 
 def _gpus(config: PreprocessConfig, there: float) -> float:

@@ -45,7 +45,7 @@ class RunFolder:
     @property
     def data_folder(self) -> Path:
         """Where its keypoint records lie."""
-        return data_folder(self.config)
+        return self.config.records_folder
 
     @property
     def videos(self) -> list[Path]:
@@ -117,15 +117,10 @@ def run_anticipation(run: Path, config: TrainConfig) -> Anticipation:
     return load_anticipation(anticipation_folder(run, config))
 
 
-def data_folder(config: TrainConfig) -> Path:
-    """Where a run's keypoint records lie, if it was trained on any here."""
-    return config.records_folder
-
-
 def demonstrations(config: TrainConfig) -> dict[str, Any]:
     """How many demonstrations, and what made their tracks; None where the data is not here."""
     try:
-        records = read_records(data_folder(config))
+        records = read_records(config.records_folder)
         parameters = json.loads(records[0].provenance).get("parameters", {})
     except (OSError, ValueError):
         return {"number": None, "tracker": None, "segmenter": None}

@@ -297,7 +297,7 @@ def reward_microseconds(env: GoalEnv, count: int = 100) -> float:
 
     def calls() -> None:
         for _ in range(count):
-            jax.block_until_ready(env._advance(env.goal, env.stage, _on_device(seen)))
+            jax.block_until_ready(env._advance(env.goal, env.stage, _on_device(seen), env.shift))
 
     return 1e6 / median_rate(calls, count)
 

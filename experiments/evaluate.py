@@ -1,11 +1,12 @@
-"""Evaluate the newest checkpoint of a run: success with its interval, and a video a seed.
+"""Evaluate the newest checkpoint of a run: success with its interval.
 
 Episodes are as long as the benchmark's own (500 env_steps in Meta-World); success within the
 shorter episodes of training stands beside it.
 
     python experiments/evaluate.py --run runs/x
 
-Writes runs/x/evaluation.json and runs/x/evaluation.seed0.mp4 …
+Writes runs/x/evaluation.json, and videos of each seed's first episode and first failure beside it:
+evaluation.seed0.mp4, evaluation.seed0_failed7.mp4 …
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Args:
     episodes: int = 30
     """Episodes a seed, on initial states never trained on."""
     video: bool = True
-    """Make a video of the first episode of each of the first three seeds."""
+    """Make videos of the first episode and the first failure of each of the first three seeds."""
     out: Path | None = None
     """Result file (default: evaluation.json in the run folder); videos go beside it."""
 

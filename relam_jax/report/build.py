@@ -18,6 +18,7 @@ from relam_jax.report.demonstration import (
     demonstrated_keypoints,
     read_demonstrations,
 )
+from relam_jax.report.evaluation import in_words
 from relam_jax.report.page import environment, section
 from relam_jax.report.pictures import frame_symbols
 from relam_jax.report.progress import reward_section
@@ -194,7 +195,7 @@ def video_section(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, 
     for name, path in wanted:
         size += path.stat().st_size
         if size <= MAX_VIDEO_BYTES:
-            words = f"{name}, {path.stem.split('.')[-1].replace('seed', 'seed ')}"
+            words = f"{name}, {in_words(path.stem.split('.')[-1])}"
             videos.append((words, data_uri("video/mp4", path.read_bytes())))
     if not videos:
         raise ValueError(

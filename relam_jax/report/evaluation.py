@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
+from jaxtyping import Bool
 
 from relam_jax.agents.sac import make_sac
 from relam_jax.envs.protocol import BatchedEnv
@@ -48,9 +50,11 @@ class Outcome(NamedTuple):
     """plans of all environments' first episode (leading axis N)."""
 
 
-def play(run: Path, config: TrainConfig, episodes: int, watch_seeds: int) -> Outcome:
-    """Evaluate the newest checkpoint up to the time limit of `config`, watching the first episode
-    of the first `watch_seeds` seeds.
+def play(
+    run: Path, config: TrainConfig, episodes: int, watched: Sequence[tuple[int, int]] = ()
+) -> Outcome:
+    """Evaluate the newest checkpoint up to the time limit of `config`, watching some (seed,
+    episode).
 
     Raises:
         ValueError: there is no checkpoint or no anticipation model, or they are of another version.
@@ -60,8 +64,8 @@ def play(run: Path, config: TrainConfig, episodes: int, watch_seeds: int) -> Out
     agent = make_sac(config.sac, env.obs_dim, env.action_dim)
     mode = jax.jit(jax.vmap(agent.mode))
     watch, goals = None, []
-    if watch_seeds:
-        watch = Watch(env.env, [s * episodes for s in range(watch_seeds)])
+    if watched:
+        watch = Watch(env.env, [seed * episodes + episode for seed, episode in watched])
         env.env = cast(BatchedEnv, watch)
 
     def act(obs: jax.Array) -> jax.Array:
@@ -89,11 +93,17 @@ def evaluate_run(run: Path, episodes: int, video: bool, out: Path | None) -> dic
     out = out or run / "evaluation.json"
     config = read_config(run)
     played = replace(config, episode_length=resolve_task(config.task).horizon)
+    first = [(seed, 0) for seed in range(min(config.num_seeds, MAX_VIDEOS)) if video]
     began = time.monotonic()
-    outcome = play(run, played, episodes, min(config.num_seeds, MAX_VIDEOS) if video else 0)
+    outcome = play(run, played, episodes, first)
     seconds = time.monotonic() - began
     out.parent.mkdir(parents=True, exist_ok=True)
-    videos = write_videos(out, config, outcome)
+    videos = write_videos(out, config, outcome, [f"seed{seed}" for seed, _ in first])
+    failed = first_failures(outcome.evaluation.success_any[: len(first)])
+    if videos and failed:
+        again = play(run, played, episodes, failed)
+        names = [f"seed{seed}_failed{episode}" for seed, episode in failed]
+        videos += write_videos(out, config, again, names)
     result = _result(run, config, played.episode_length, episodes, outcome.evaluation)
     result |= {"env_steps": outcome.env_steps, "seconds": round(seconds, 1), "videos": videos}
     result |= provenance()
@@ -101,26 +111,36 @@ def evaluate_run(run: Path, episodes: int, video: bool, out: Path | None) -> dic
     return result
 
 
-def write_videos(out: Path, config: TrainConfig, outcome: Outcome) -> list[str]:
-    """One a watched seed, or one notice where nothing could be rendered; returns file names."""
-    names = []
+def first_failures(success: Bool[np.ndarray, "S P"]) -> list[tuple[int, int]]:
+    """(seed, episode) of each seed's first failure, unless that is the first episode, which is
+    watched anyway."""
+    failed = [(seed, int(row.argmin())) for seed, row in enumerate(success) if not row.all()]
+    return [(seed, episode) for seed, episode in failed if episode]
+
+
+def write_videos(
+    out: Path, config: TrainConfig, outcome: Outcome, names: Sequence[str]
+) -> list[str]:
+    """One a watched episode, or one notice where nothing could be rendered; returns file names."""
+    files = []
     if outcome.watch is None or outcome.goals is None:
-        return names
-    for seed, index in enumerate(outcome.watch.watched):
+        return files
+    for row, (index, name) in enumerate(zip(outcome.watch.watched, names, strict=True)):
         goal = jax.tree.map(lambda x, i=index: x[i], outcome.goals)
-        episode = watched_episode(outcome.watch, seed, goal, config.shaping)
+        episode = watched_episode(outcome.watch, row, goal, config.shaping)
         if episode is None:
             print(NO_RENDERER)
             break
-        names.append(f"{out.stem}.seed{seed}.mp4")
+        files.append(f"{out.stem}.{name}.mp4")
+        frames = overlay_frames(episode, f"{config.task}, {in_words(name)}")
         fps = 80 / config.action_repeat / SLOWER
-        write_video(
-            out.with_name(names[-1]),
-            overlay_frames(episode, f"{config.task}, seed {seed}"),
-            fps,
-            crf=20,
-        )
-    return names
+        write_video(out.with_name(files[-1]), frames, fps, crf=20)
+    return files
+
+
+def in_words(name: str) -> str:
+    """seed0_failed7 → seed 0, failed episode 7."""
+    return name.replace("seed", "seed ").replace("_failed", ", failed episode ")
 
 
 def digits(outcomes: np.ndarray) -> list[str]:

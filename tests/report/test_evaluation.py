@@ -11,7 +11,14 @@ import pytest
 from relam_jax.envs import make_env
 from relam_jax.envs.metaworld import MetaWorldEnv
 from relam_jax.report.build import write_report
-from relam_jax.report.evaluation import NO_RENDERER, Outcome, evaluate_run, write_videos
+from relam_jax.report.evaluation import (
+    NO_RENDERER,
+    Outcome,
+    evaluate_run,
+    first_failures,
+    in_words,
+    write_videos,
+)
 from relam_jax.report.overlay import Watch
 from relam_jax.reward.stage_machine import Goal
 from relam_jax.training.config import TrainConfig
@@ -74,9 +81,16 @@ def test_a_machine_without_renderer_gives_one_notice(tmp_path, monkeypatch, caps
         np.ones((2, STAGES, 2, 2)),
     )
     outcome = Outcome(None, 60, watch, goals)
-    assert write_videos(tmp_path / "evaluation.json", TrainConfig(), outcome) == []
+    names = ["seed0", "seed1"]
+    assert write_videos(tmp_path / "evaluation.json", TrainConfig(), outcome, names) == []
     assert capsys.readouterr().out.strip() == NO_RENDERER
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_failure_of_a_seed_is_shown_unless_its_first_episode_failed():
+    success = np.array([[1, 1, 0, 0], [0, 1, 1, 1], [1, 1, 1, 1]], bool)
+    assert first_failures(success) == [(0, 2)]
+    assert in_words("seed0_failed2") == "seed 0, failed episode 2"
 
 
 def test_what_cannot_be_evaluated_is_one_sentence(trained, run):

@@ -89,7 +89,7 @@ def test_a_killed_measurement_goes_on(whole, trained, tmp_path, monkeypatch):
 def test_simulators_are_swapped_without_a_trace(trained, subject):
     """Bit-equal to experiments/evaluate.py, before and after a shift."""
     config = replace(read_config(trained), episode_length=LENGTH)
-    expected = play(trained, config, EPISODES, 0).evaluation
+    expected = play(trained, config, EPISODES).evaluation
     shifts = (NO_SHIFT, Shift("camera_angle", 10.0), Shift("mass", 1.0))
     first, moved, last = (subject.play(config, shift) for shift in shifts)
     assert np.array_equal(first.keypoint_return, expected.keypoint_return)

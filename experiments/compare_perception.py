@@ -24,8 +24,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import tyro
 from bench_tracking import average
+from fit_anticipation import fitted
 from PIL import Image
-from reproduce_metaworld import fitted
 from train import parse
 
 from preprocess_torch.errors import UsageError
@@ -96,8 +96,8 @@ def make(args: Args, task: str, source: str) -> tuple[Path, Path, Path]:
     model = args.cache / "models" / source / task
     more = args.fit_args.split()
     if not fitted(model, parse(["--task", task, *more])[0]) and args.fit:
-        words = ("fit", "--task", task, "--data", data, "--out", model, *more)
-        call(args.cache / f"fit-{task}-{source}.log", HERE / "reproduce_metaworld.py", *words)
+        words = ("--task", task, "--data", data, "--out", model, *more)
+        call(args.cache / f"fit-{task}-{source}.log", HERE / "fit_anticipation.py", *words)
     return videos, data, model
 
 

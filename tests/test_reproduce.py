@@ -1,6 +1,5 @@
 """make reproduce-metaworld: which jobs, what a failure stops, and killed it goes on."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -25,22 +24,20 @@ TINY = [
 ]
 
 
-@pytest.fixture(scope="module")
-def script():
+@pytest.fixture(scope="module", autouse=True)
+def experiments():
     sys.path.insert(0, str(SCRIPT.parent))
-    spec = importlib.util.spec_from_file_location("reproduce_metaworld", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    yield
     sys.path.remove(str(SCRIPT.parent))
 
 
-def test_jobs_of_all_suites_share_videos_records_and_models(script, tmp_path):
-    args = script.Args(suite="all", out=tmp_path)
-    cells = script.chosen_cells(args)
-    jobs = script.make_jobs(cells, args)
+def test_jobs_of_all_suites_share_videos_records_and_models(tmp_path):
+    from harness import commands, make_jobs
+    from reproduce_metaworld import Args, chosen_cells
+
+    args = Args(suite="all", out=tmp_path)
+    cells = chosen_cells(args)
+    jobs = make_jobs(cells, args)
     kinds = [name.split()[0] for name in jobs]
     counts = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
     assert counts == {
@@ -53,42 +50,80 @@ def test_jobs_of_all_suites_share_videos_records_and_models(script, tmp_path):
     names = list(jobs)
     assert all(names.index(n) < names.index(j.name) for j in jobs.values() for n in j.needs)
     assert len({job.log for job in jobs.values()}) == len(jobs)
-    lines = script.commands(cells[0], jobs)
+    lines = commands(cells[0], jobs)
     assert [line.split()[1] for line in lines] == [
-        *("experiments/record_demos.py", "-m", "experiments/reproduce_metaworld.py"),
+        *("experiments/record_demos.py", "-m", "experiments/fit_anticipation.py"),
         *("experiments/train.py", "experiments/evaluate.py"),
     ]
 
 
-def test_choice_of_cells(script):
-    args = script.Args(suite="baselines", tasks="door_open", seeds=2, total_env_steps=10)
-    cells = script.chosen_cells(args)
+def test_choice_of_cells():
+    from reproduce_metaworld import Args, chosen_cells
+
+    args = Args(suite="baselines", tasks="door_open", seeds=2, total_env_steps=10)
+    cells = chosen_cells(args)
     assert {(c.task, c.num_seeds, c.env_steps) for c in cells} == {("door_open", 2, 10)}
     assert [c.reward for c in cells] == ["dense", "sparse", "final", "dacfo", "oracle"]
     with pytest.raises(ValueError, match="no cell has the task drawr: there are drawer_open"):
-        script.chosen_cells(replace(args, tasks="drawr"))
+        chosen_cells(replace(args, tasks="drawr"))
 
 
-def test_env_steps_of_a_log_that_is_being_written(script, tmp_path):
-    assert script.logged_env_steps(tmp_path) == 0
+def test_env_steps_of_a_log_that_is_being_written(tmp_path):
+    from harness import logged_env_steps
+
+    assert logged_env_steps(tmp_path) == 0
     (tmp_path / "train.csv").write_text("env_steps,reward\n")
-    assert script.logged_env_steps(tmp_path) == 0
+    assert logged_env_steps(tmp_path) == 0
     (tmp_path / "train.csv").write_text("env_steps,reward\n960,0.1\n1920,0.2\n28")
-    assert script.logged_env_steps(tmp_path) == 1920
+    assert logged_env_steps(tmp_path) == 1920
 
 
-def test_products_of_other_settings_are_refused(script, tmp_path):
-    assert not script.recorded(tmp_path, 3)
+def test_products_of_other_settings_are_refused(tmp_path):
+    from fit_anticipation import fitted, settings
+    from harness import recorded
+    from train import parse
+
+    assert not recorded(tmp_path, 3)
     (tmp_path / "demos.json").write_text('{"episodes": [1, 2]}')
     with pytest.raises(ValueError, match="holds 2 episodes, not 3: use --num 2"):
-        script.recorded(tmp_path, 3)
-    config, _ = script.parse(["--task", "drawer_open"])
-    assert not script.fitted(tmp_path, config)
+        recorded(tmp_path, 3)
+    config, _ = parse(["--task", "drawer_open"])
+    assert not fitted(tmp_path, config)
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "settings.json").write_text(json.dumps(script.settings(config)))
-    assert script.fitted(tmp_path, config)
+    (tmp_path / "settings.json").write_text(json.dumps(settings(config)))
+    assert fitted(tmp_path, config)
+    older = settings(config)
+    del older["fit"]["num_clips"]  # a version before that field existed
+    (tmp_path / "settings.json").write_text(json.dumps(older))
+    assert fitted(tmp_path, config)
     with pytest.raises(ValueError, match="was fitted with other settings"):
-        script.fitted(tmp_path, replace(config, fit=replace(config.fit, num_steps=1)))
+        fitted(tmp_path, replace(config, fit=replace(config.fit, num_clips=5)))
+    with pytest.raises(ValueError, match="was fitted with other settings"):
+        fitted(tmp_path, replace(config, fit=replace(config.fit, num_steps=1)))
+
+
+def test_settings_that_are_the_default_share_one_cell_and_models_are_shared(tmp_path):
+    from harness import make_jobs
+    from sensitivity import Args, chosen_settings
+
+    args = Args(factors="form,min_motion,min_gap", seeds=1, total_env_steps=4000, out=tmp_path)
+    settings = chosen_settings(args)
+    assert [(value, cell.variant) for value, cell in settings["form"]] == [
+        *(("linear", "form_linear"), ("gaussian", "form_gaussian"), ("tanh", "form_tanh")),
+        ("exp", ""),
+    ]
+    assert [cell.variant for _, cell in settings["min_motion"]].count("") == 1
+    assert all(cell.variant for _, cell in settings["min_gap"]), "none is the default selector"
+    cells = list(dict.fromkeys(cell for rows in settings.values() for _, cell in rows))
+    assert len(cells) == 1 + 3 + 4 + 3
+    kinds = [name.split()[0] for name in make_jobs(cells, args)]
+    counts = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
+    assert counts == {
+        **{"record": 1, "track": 1, "anticipation": 1 + 4 + 3},
+        **{"train": len(cells), "evaluate": len(cells)},
+    }
+    with pytest.raises(ValueError, match="no factor is called theta: there are min_motion"):
+        chosen_settings(replace(args, factors="theta"))
 
 
 def start(tmp_path):

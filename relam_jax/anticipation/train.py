@@ -49,6 +49,8 @@ class FitConfig:
     """Gradient steps between looks at the validation clips."""
     patience: int = 5
     """Stop after so many looks without a better free-running error."""
+    num_clips: int = 0
+    """Clips to train on at most, of those that validation and test leave (0: all)."""
     seed: int = 0
     """Of the split, the initial weights and the batches."""
 
@@ -69,7 +71,8 @@ def split_clips(num_clips: int, config: FitConfig) -> Split:
         return Split(order, order, order)
     val = max(1, round(config.validation * num_clips))
     test = max(1, round(config.test * num_clips))
-    return Split(order[val + test :], order[:val], order[val : val + test])
+    train = order[val + test :]
+    return Split(train[: config.num_clips or len(train)], order[:val], order[val : val + test])
 
 
 class PlanError(NamedTuple):

@@ -8,22 +8,18 @@ import numpy as np
 import pytest
 
 from relam_jax.logs import RunLog
-from relam_jax.report.reproduction import (
-    FIGURES,
+from relam_jax.report.cells import (
     OUTCOMES,
     SUITES,
     Cell,
     collect_cell,
-    curves,
     first_reaching,
     median_reached,
     read_results,
-    spread,
-    table,
     write_cell,
-    write_summary,
     written,
 )
+from relam_jax.report.reproduction import FIGURES, curves, spread, table, write_summary
 from relam_jax.report.statistics import success_interval
 from relam_jax.training.config import TrainConfig, to_json
 

@@ -1,0 +1,105 @@
+"""How much each knob of the method matters: one setting at a time, from cached tracks to success.
+
+    python experiments/sensitivity.py --task drawer_open --factors form,success_floor
+
+Demonstrations are recorded and tracked once; settings and seeds run side by side, one process a
+core. Kill it at any moment: the same command goes on where it was. Tables and figures are written
+to results/sensitivity/<task> as settings finish.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tyro
+from harness import HarnessArgs, carry_out, joined
+from train import parse
+
+from relam_jax import cli
+from relam_jax.keypoints.records import read_records
+from relam_jax.keypoints.tfrecord import write_atomic
+from relam_jax.report.cells import BUDGETS, Cell
+from relam_jax.report.sensitivity import (
+    FACTORS,
+    Factor,
+    Value,
+    keypoint_quality,
+    write_sensitivity,
+)
+
+Settings = dict[str, list[tuple[Value, Cell]]]
+
+
+@dataclass(frozen=True)
+class Args(HarnessArgs):
+    """Arguments of the command line."""
+
+    task: str = "drawer_open"
+    """A Meta-World task."""
+    factors: str = ",".join(factor.name for factor in FACTORS)
+    """Which, comma separated."""
+    seeds: int = 2
+    """Seeds a setting."""
+    total_env_steps: int = 0
+    """Budget a seed, env_steps (default: that of the Meta-World table)."""
+    out: Path = Path("runs/metaworld")
+    """Videos, records, models and runs; those of the Meta-World table are used where they fit."""
+    results: Path = Path("results/sensitivity")
+    """Folder of the tasks' tables, figures and raw logs."""
+
+
+def chosen_settings(args: Args) -> Settings:
+    """The values of the chosen factors; the default is one cell, whatever the factor.
+
+    Raises:
+        ValueError: there is no such factor.
+    """
+    known = {factor.name: factor for factor in FACTORS}
+    names = [name.strip() for name in args.factors.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"no factor is called {unknown[0]}: there are {', '.join(known)}")
+    budget = args.total_env_steps or BUDGETS.get(args.task, 48_000)
+    base = Cell(args.task, budget, num_seeds=args.seeds)
+    return {
+        name: [(v, setting(base, known[name], v)) for v in known[name].values] for name in names
+    }
+
+
+def setting(base: Cell, factor: Factor, value: Value) -> Cell:
+    """The cell with this value; `base` itself if that is what the defaults say."""
+    words = factor.train_args(value)
+    task = ["--task", base.task]
+    if parse([*task, *words])[0] == parse(task)[0]:
+        return base
+    return replace(base, train_args=words, variant=f"{factor.name}_{value}")
+
+
+def summarise(settings: Settings, args: Args, results: Path) -> None:
+    """Rewrite the tables and figures of what there is."""
+    file = results / "keypoints.json"
+    quality = json.loads(file.read_text()) if file.exists() else {}
+    cells = {cell.name: cell for rows in settings.values() for _, cell in rows}
+    data = args.out / "data" / next(iter(cells.values())).records
+    if not cells.keys() <= quality.keys() and (data / "dataset_info.json").exists():
+        records = read_records(data)
+        for name, cell in cells.items():
+            config, _ = parse(["--task", cell.task, *cell.train_args])
+            quality[name] = keypoint_quality(records, config.selection)
+        write_atomic(file, (json.dumps(quality, indent=1) + "\n").encode())
+    write_sensitivity(results, settings, quality)
+
+
+def main() -> None:
+    """Command line."""
+    args = tyro.cli(Args, args=joined(sys.argv[1:]), description=__doc__)
+    args = replace(args, results=args.results / args.task)
+    settings = chosen_settings(args)
+    cells = list(dict.fromkeys(cell for rows in settings.values() for _, cell in rows))
+    raise SystemExit(carry_out(cells, args, lambda results: summarise(settings, args, results)))
+
+
+if __name__ == "__main__":
+    cli.run(main)

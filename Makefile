@@ -12,7 +12,7 @@ QUICK ?=
 TINY := --out runs/quick --results runs/quick/results --num 8 --seeds 1 --total_env_steps 6000 --episodes 10 \
   --train_args "--eval_every 3000 --eval_episodes 10 --fit.num_steps 250"
 
-.PHONY: help setup demo preprocess test test-upstream test-gpu lint bench bench-tracking bench-workers compare-perception reproduce-metaworld sensitivity reproduce lock clean
+.PHONY: help setup demo preprocess test test-upstream test-gpu lint bench bench-tracking bench-workers compare-perception reproduce-metaworld reproduce-maniskill sensitivity reproduce lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -61,19 +61,24 @@ compare-perception: setup ## motion masks, label images, true tracks: from pixel
 	$(PY) experiments/compare_perception.py
 
 reproduce-metaworld: setup ## the Meta-World table: REPRODUCE_ARGS="--suite main|observation|baselines|ten|tracked|all"
-	$(PY) experiments/reproduce_metaworld.py $(REPRODUCE_ARGS)
+	$(PY) experiments/reproduce.py $(REPRODUCE_ARGS)
+
+reproduce-maniskill: ## the ManiSkill table: push_cube, pick_cube (adds ManiSkill to .venv first)
+	@$(MAKE) --no-print-directory setup EXTRAS=maniskill
+	$(PY) experiments/reproduce.py --suite maniskill --out runs/maniskill --results results/maniskill $(REPRODUCE_ARGS)
 
 sensitivity: setup ## how much each setting of the method matters: REPRODUCE_ARGS="--task door_open --factors form"
 	$(PY) experiments/sensitivity.py $(REPRODUCE_ARGS)
 
 reproduce: setup ## all of docs/results.md, a night and more, resumable; QUICK=1: a sample of it in half an hour
 ifeq ($(QUICK),)
-	$(PY) experiments/reproduce_metaworld.py --suite all
+	$(PY) experiments/reproduce.py --suite all
 	$(PY) experiments/sensitivity.py
+	$(MAKE) --no-print-directory reproduce-maniskill
 	$(MAKE) --no-print-directory compare-perception bench-tracking bench-workers bench
 else
-	$(PY) experiments/reproduce_metaworld.py --suite main --tasks drawer_open $(TINY)
-	$(PY) experiments/reproduce_metaworld.py --suite baselines --tasks drawer_open $(TINY)
+	$(PY) experiments/reproduce.py --suite main --tasks drawer_open $(TINY)
+	$(PY) experiments/reproduce.py --suite baselines --tasks drawer_open $(TINY)
 	$(PY) experiments/sensitivity.py --factors form,num_keypoints $(TINY)
 endif
 

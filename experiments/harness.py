@@ -31,9 +31,9 @@ class HarnessArgs:
     """What the command lines of all that train cells have in common."""
 
     seeds: int = 0
-    """Seeds a cell (default: the suite's)."""
+    """Seeds a cell (default: the table's)."""
     total_env_steps: int = 0
-    """Budget a seed, env_steps (default: the suite's)."""
+    """Budget a seed, env_steps (default: the table's)."""
     num: int = 30
     """Demonstrations a task."""
     episodes: int = 30

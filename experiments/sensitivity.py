@@ -43,10 +43,6 @@ class Args(HarnessArgs):
     """Which, comma separated."""
     seeds: int = 2
     """Seeds a setting."""
-    total_env_steps: int = 0
-    """Budget a seed, env_steps (default: that of the Meta-World table)."""
-    out: Path = Path("runs/metaworld")
-    """Videos, records, models and runs; those of the Meta-World table are used where they fit."""
     results: Path = Path("results/sensitivity")
     """Folder of the tasks' tables, figures and raw logs."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "experiments" / "reproduce_metaworld.py"
+SCRIPT = ROOT / "experiments" / "reproduce.py"
 CELL = "drawer_open-2-truth-relam-keypoints_proprio"
 TINY = [
     *("--cells", CELL, "--seeds", "1", "--total_env_steps", "2400", "--num", "3"),
@@ -33,7 +33,7 @@ def experiments():
 
 def test_jobs_of_all_suites_share_videos_records_and_models(tmp_path):
     from harness import commands, make_jobs
-    from reproduce_metaworld import Args, chosen_cells
+    from reproduce import Args, chosen_cells
 
     args = Args(suite="all", out=tmp_path)
     cells = chosen_cells(args)
@@ -58,7 +58,7 @@ def test_jobs_of_all_suites_share_videos_records_and_models(tmp_path):
 
 
 def test_choice_of_cells():
-    from reproduce_metaworld import Args, chosen_cells
+    from reproduce import Args, chosen_cells
 
     args = Args(suite="baselines", tasks="door_open", seeds=2, total_env_steps=10)
     cells = chosen_cells(args)

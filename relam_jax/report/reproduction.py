@@ -1,4 +1,4 @@
-"""Table and plots of `make reproduce-metaworld`."""
+"""Tables and plots of `make reproduce-metaworld` and `make reproduce-maniskill`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ FIGURES = {
     "observation": tuple(c for c in SUITES["main"] if c.tracker == "truth") + SUITES["observation"],
     "ten": SUITES["ten"],
     "tracked": SUITES["tracked"],
+    "maniskill": SUITES["maniskill"],
 }
 """Cells that are plotted together."""
 GAP = 14
@@ -35,8 +36,9 @@ COLUMNS = (
 )
 NOTE = f"""\
 Success: the simulator's flag at any step of an episode of the benchmark's length (500 env_steps in
-Meta-World), on initial states never trained on, at the end of the budget; interval: {INTERVAL}.
-In training's time: the same within the shorter episodes of training (150 env_steps unless said).
+Meta-World, 50 in ManiSkill), on initial states never trained on, at the end of the budget;
+interval: {INTERVAL}.
+In training's time: the same within the episodes of training (Meta-World: 150 env_steps).
 Time to x %: the first evaluation during training, within its time, with so many successes; median
 over seeds (never counts as later than any time; –: most never did) and how many seeds got there.
 Minutes: wall time of training and evaluating; the JSON of a cell names the machine. Demonstrations:

@@ -1,10 +1,10 @@
-"""Everything behind the Meta-World table: demonstrations → keypoints → anticipation → policies.
+"""Everything behind the tables of success: demonstrations → keypoints → anticipation → policies.
 
-    python experiments/reproduce_metaworld.py --suite main
+    python experiments/reproduce.py --suite main
 
 A suite is a list of cells (task, reward, tracker, views, observation, seeds). Their jobs run as
 processes, one a core; each has its log beside its product. Kill it at any moment: the same command
-goes on where it was. Finished cells are written to results/metaworld as they come.
+goes on where it was. Finished cells are written to --results as they come.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from relam_jax.report.reproduction import write_summary
 class Args(HarnessArgs):
     """Arguments of the command line."""
 
-    suite: Literal["main", "observation", "baselines", "ten", "tracked", "all"] = "main"
-    """Which cells."""
+    suite: Literal["main", "observation", "baselines", "ten", "tracked", "maniskill", "all"] = (
+        "main"
+    )
+    """Which cells; all: those of Meta-World."""
     tasks: str = ""
     """Only these tasks of the suite, comma separated."""
     cells: str = ""
@@ -35,8 +37,9 @@ class Args(HarnessArgs):
 
 def chosen_cells(args: Args) -> list[Cell]:
     """The cells of the suite that `tasks` and `cells` leave. ValueError if one of them is none."""
-    suites = SUITES if args.suite == "all" or args.cells else {args.suite: SUITES[args.suite]}
-    cells = [cell for some in suites.values() for cell in some]
+    metaworld = [name for name in SUITES if name != "maniskill"]
+    names = SUITES if args.cells else metaworld if args.suite == "all" else [args.suite]
+    cells = [cell for name in names for cell in SUITES[name]]
     for words, key in ((args.tasks, "task"), (args.cells, "name")):
         wanted = [w.strip() for w in words.split(",") if w.strip()]
         unknown = sorted(set(wanted) - {getattr(cell, key) for cell in cells})

@@ -24,7 +24,6 @@ from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.report.cells import BUDGETS, Cell
 from relam_jax.report.sensitivity import (
     FACTORS,
-    Factor,
     Value,
     keypoint_quality,
     write_sensitivity,
@@ -48,42 +47,43 @@ class Args(HarnessArgs):
 
 
 def chosen_settings(args: Args) -> Settings:
-    """The values of the chosen factors; the default is one cell, whatever the factor.
+    """The values of the chosen factors; what makes the same run is one cell, whatever the factor.
 
     Raises:
         ValueError: there is no such factor.
     """
-    known = {factor.name: factor for factor in FACTORS}
+    known = [factor.name for factor in FACTORS]
     names = [name.strip() for name in args.factors.split(",") if name.strip()]
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"no factor is called {unknown[0]}: there are {', '.join(known)}")
     budget = args.total_env_steps or BUDGETS.get(args.task, 48_000)
-    base = Cell(args.task, budget, num_seeds=args.seeds)
-    return {
-        name: [(v, setting(base, known[name], v)) for v in known[name].values] for name in names
-    }
-
-
-def setting(base: Cell, factor: Factor, value: Value) -> Cell:
-    """The cell with this value; `base` itself if that is what the defaults say."""
-    words = factor.train_args(value)
-    task = ["--task", base.task]
-    if parse([*task, *words])[0] == parse(task)[0]:
-        return base
-    return replace(base, train_args=words, variant=f"{factor.name}_{value}")
+    base, task = Cell(args.task, budget, num_seeds=args.seeds), ["--task", args.task]
+    cells, settings = {parse(task)[0]: base}, {}
+    for factor in FACTORS:  # the chosen or not, so that a cell's name does not depend on the choice
+        settings[factor.name] = []
+        for value in factor.values:
+            words = factor.train_args(value)
+            cell = replace(base, train_args=words, variant=f"{factor.name}_{value}")
+            cell = cells.setdefault(parse([*task, *words])[0], cell)
+            settings[factor.name].append((value, cell))
+    return {name: settings[name] for name in names}
 
 
 def summarise(settings: Settings, args: Args, results: Path) -> None:
     """Rewrite the tables and figures of what there is."""
+    results.mkdir(parents=True, exist_ok=True)
     file = results / "keypoints.json"
     quality = json.loads(file.read_text()) if file.exists() else {}
     cells = {cell.name: cell for rows in settings.values() for _, cell in rows}
     data = args.out / "data" / next(iter(cells.values())).records
     if not cells.keys() <= quality.keys() and (data / "dataset_info.json").exists():
         records = read_records(data)
-        for name, cell in cells.items():
-            config, _ = parse(["--task", cell.task, *cell.train_args])
-            quality[name] = keypoint_quality(records, config.selection)
+        chosen = {
+            name: parse(["--task", cell.task, *cell.train_args])[0].selection
+            for name, cell in cells.items()
+        }
+        of = {selection: keypoint_quality(records, selection) for selection in set(chosen.values())}
+        quality |= {name: of[selection] for name, selection in chosen.items()}
         write_atomic(file, (json.dumps(quality, indent=1) + "\n").encode())
     write_sensitivity(results, settings, quality)
 

@@ -122,6 +122,9 @@ def test_settings_that_are_the_default_share_one_cell_and_models_are_shared(tmp_
         **{"record": 1, "track": 1, "anticipation": 1 + 4 + 3},
         **{"train": len(cells), "evaluate": len(cells)},
     }
+    both = chosen_settings(replace(args, factors="min_gap,max_gap"))
+    assert both["min_gap"][1] == (0.1, both["max_gap"][1][1]), "each at the other's default"
+    assert chosen_settings(replace(args, factors="max_gap"))["max_gap"] == both["max_gap"]
     with pytest.raises(ValueError, match="no factor is called theta: there are min_motion"):
         chosen_settings(replace(args, factors="theta"))
 

@@ -52,20 +52,20 @@ their day (CHANGELOG.md).
 
 def table(results: Iterable[dict[str, Any]]) -> str:
     """Markdown, a row a cell."""
-    rows = [COLUMNS, ("---",) * len(COLUMNS), *map(_row, results)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n\n" + NOTE
+    return markdown(COLUMNS, map(_row, results)) + "\n" + NOTE
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ("---",) * len(columns), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _row(result: dict[str, Any]) -> tuple[str, ...]:
-    done, num_seeds = len(result["finished_seeds"]), result["num_seeds"]
-    seeds = str(done) if result["complete"] else f"{done} of {num_seeds}"
-    error = result["anticipation"]["median"]
     remark = "" if result["complete"] else " (partial)"
     remark += "" if result["one_config"] else " (settings differ between seeds)"
     times = [
-        reached_at(result["reached"][str(level)], unit, done)
-        for unit in ("env_steps", "minutes")
-        for level in LEVELS
+        reached_at(result, level, unit) for unit in ("env_steps", "minutes") for level in LEVELS
     ]
     return (
         *(
@@ -75,11 +75,11 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
             str(result["views"]),
         ),
         *(result["observation"], result["tracker"]),
-        f"{seeds} × {result['episodes'] or '–'}",
+        evaluated(result),
         percent(result["success_any"]) + remark,
         percent(result.get("success_in_time")),
         *times,
-        "–" if error is None else f"{1000 * error:.1f}",
+        plan_error(result),
         ", ".join(dict.fromkeys(commit[:7] for commit in _commits(result))) or "–",
     )
 
@@ -90,6 +90,19 @@ def _commits(result: dict[str, Any]) -> list[str]:
     return [e["commit"] for e in sorted(found, key=lambda e: e["date"])]
 
 
+def evaluated(result: dict[str, Any]) -> str:
+    """Seeds × episodes of a cell."""
+    done = len(result["finished_seeds"])
+    seeds = str(done) if result["complete"] else f"{done} of {result['num_seeds']}"
+    return f"{seeds} × {result['episodes'] or '–'}"
+
+
+def plan_error(result: dict[str, Any]) -> str:
+    """Median over the subgoals of a cell, thousandths of an image side."""
+    error = result["anticipation"]["median"]
+    return "–" if error is None else f"{1000 * error:.1f}"
+
+
 def percent(interval: dict[str, float] | None) -> str:
     """Mean and interval, %."""
     if interval is None:
@@ -98,8 +111,9 @@ def percent(interval: dict[str, float] | None) -> str:
     return f"{mean:.0f} [{low:.0f}, {high:.0f}]"
 
 
-def reached_at(reached: dict[str, Any], unit: str, seeds: int) -> str:
-    """Median time of reaching a level, and how many of the `seeds` did."""
+def reached_at(result: dict[str, Any], level: int, unit: str) -> str:
+    """Median time of reaching a level of success, and how many of the finished seeds did."""
+    reached, seeds = result["reached"][str(level)], len(result["finished_seeds"])
     if not seeds:
         return "–"
     median = reached[f"median_{unit}"]

@@ -19,7 +19,14 @@ from relam_jax.keypoints.schema import KeypointRecord
 from relam_jax.keypoints.selection import SelectionConfig, select
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.report.cells import INTERVAL, Cell, read_results
-from relam_jax.report.reproduction import grid, percent, reached_at
+from relam_jax.report.reproduction import (
+    evaluated,
+    grid,
+    markdown,
+    percent,
+    plan_error,
+    reached_at,
+)
 from relam_jax.report.svg import INK, panel, run_colour, to_svg
 
 Value = int | float | str
@@ -102,7 +109,7 @@ def write_sensitivity(
     cells: Mapping[str, Sequence[tuple[Value, Cell]]],
     quality: Mapping[str, dict[str, float]],
 ) -> None:
-    """Write table.md and a figure a factor from the cells that lie in `results`.
+    """Write table.md and a figure a factor from the cells that lie in the folder `results`.
 
     `cells` are the values of each factor by its name, `quality` what `keypoint_quality` says of the
     cells by theirs.
@@ -116,39 +123,31 @@ def write_sensitivity(
             if cell.name in found
         ]
         if rows:
-            parts.append(_table(factor, rows, quality))
-            name = f"{factor.name}.svg"
-            parts[-1] += f"\n![success and plan error against {factor.symbol}]({name})\n"
-            write_atomic(results / name, _figure(factor, rows).encode())
-    results.mkdir(parents=True, exist_ok=True)
-    write_atomic(results / "table.md", ("\n".join(parts) + "\n" + NOTE).encode())
+            figure = f"{factor.name}.svg"
+            write_atomic(results / figure, _figure(factor, rows).encode())
+            parts += [
+                f"## {factor.name}: {factor.symbol}\n",
+                markdown(COLUMNS, (_row(*row, quality) for row in rows)),
+                f"![success and plan error against {factor.symbol}]({figure})\n",
+            ]
+    write_atomic(results / "table.md", "\n".join([*parts, NOTE]).encode())
 
 
-def _table(
-    factor: Factor,
-    rows: Sequence[tuple[Value, Cell, dict[str, Any]]],
-    quality: Mapping[str, dict[str, float]],
-) -> str:
-    lines = [COLUMNS, ("---",) * len(COLUMNS)]
-    for value, cell, result in rows:
-        done, known = len(result["finished_seeds"]), quality.get(cell.name)
-        error = result["anticipation"]
-        lines.append(
-            (
-                str(value) if cell.variant else f"**{value}**",
-                f"{known['an_entity']:.1f}" if known else "–",
-                f"{100 * known['in_sight']:.0f}" if known else "–",
-                str(len(error["held_out_error"])) if error["held_out_error"] else "–",
-                "–" if error["median"] is None else f"{1000 * error['median']:.1f}",
-                f"{done if result['complete'] else f'{done} of {cell.num_seeds}'} × "
-                f"{result['episodes'] or '–'}",
-                percent(result["success_any"]),
-                percent(result["success_in_time"]),
-                reached_at(result["reached"]["95"], "env_steps", done),
-            )
-        )
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"## {factor.name}: {factor.symbol}\n\n{table}\n"
+def _row(
+    value: Value, cell: Cell, result: dict[str, Any], quality: Mapping[str, dict[str, float]]
+) -> tuple[str, ...]:
+    known, subgoals = quality.get(cell.name), result["anticipation"]["held_out_error"]
+    return (
+        str(value) if cell.variant else f"**{value}**",
+        f"{known['an_entity']:.1f}" if known else "–",
+        f"{100 * known['in_sight']:.0f}" if known else "–",
+        str(len(subgoals)) if subgoals else "–",
+        plan_error(result),
+        evaluated(result),
+        percent(result["success_any"]),
+        percent(result["success_in_time"]),
+        reached_at(result, 95, "env_steps"),
+    )
 
 
 def _figure(factor: Factor, rows: Sequence[tuple[Value, Cell, dict[str, Any]]]) -> str:

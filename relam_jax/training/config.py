@@ -88,6 +88,11 @@ class TrainConfig:
         return max(1, round(self.utd * self.env_steps_per_iteration)) if self.utd > 0 else 0
 
     @property
+    def frame_size(self) -> int:
+        """Pixels a side of the images that the policy or the reward looks at; 0: neither does."""
+        return 0
+
+    @property
     def run_folder(self) -> Path:
         """`out` or its default."""
         return Path(self.out or f"runs/{self.task}-{self.reward}-{self.seed}")

@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from relam_jax.anticipation.plan import Plan
 from relam_jax.envs.protocol import BatchedEnv, Candidates, EnvState
@@ -50,6 +51,8 @@ class Step(NamedTuple):
     num_stages: Int[Array, " N"]
     distance: Float[Array, "N V E"]
     """to the current subgoal, image sides."""
+    final_frames: UInt8[np.ndarray, "N V H W 3"] | None
+    """what the cameras show of the state the action led to; None unless asked for."""
 
 
 class Seen(NamedTuple):
@@ -123,8 +126,10 @@ class GoalEnv:
         reward: str = "relam",
         observation: str = "keypoints+proprio",
         gamma: float = 0.9,
+        frame_size: int = 0,
     ) -> None:
-        """`gamma` is the learner's discount an agent step: what it is paid depends on it.
+        """`gamma` is the learner's discount an agent step: what it is paid depends on it. With a
+        `frame_size` the cameras' images, so many pixels a side, are in `frames`.
 
         `reward` decides what a step pays. With `dacfo`, whose pay is the learner's own business,
         that is the keypoint reward, and observations end with where each entity is in each view
@@ -132,6 +137,8 @@ class GoalEnv:
         plan and stage included, so that the reward alone tells the runs apart.
         """
         self.env, self.planner, self.reward_source = env, planner, reward
+        self.frame_size = frame_size
+        self.frames: np.ndarray | None = None
         self.candidates = env.reset()
         plan = self._plan(self.candidates)
         self.max_stages = plan.subgoals.shape[1]
@@ -187,6 +194,8 @@ class GoalEnv:
             (goal, blank, middle), everywhere, plan, seen, middle
         )
         self.obs_dim, self.action_dim = self.obs.shape[1], env.action_dim
+        if frame_size:
+            self.frames = self._look(everywhere)
 
     @property
     def num_envs(self) -> int:
@@ -207,6 +216,24 @@ class GoalEnv:
         """Where the entities are in the first frame, if the learner is to see where they are."""
         return box_middle(*self.candidates) if self.reward_source == "dacfo" else None
 
+    def _look(self, mask: np.ndarray) -> UInt8[np.ndarray, "N V H W 3"]:
+        """What the cameras show, anew where `mask` is True. RuntimeError where no renderer
+        works."""
+        size = self.frame_size
+        shape = (self.num_envs, len(self.env.view_names), size, size, 3)
+        frames = np.zeros(shape, np.uint8) if self.frames is None else self.frames.copy()
+        for index in np.flatnonzero(mask).tolist():
+            for view in range(shape[1]):
+                image = self.env.render(index, view)
+                if image is None:
+                    raise RuntimeError(
+                        f"this run needs pictures: {getattr(self.env, 'why_no_picture', '')}"
+                    )
+                if image.shape[:2] != (size, size):
+                    image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+                frames[index, view] = image
+        return frames
+
     def reset(
         self, mask: np.ndarray | None = None, init_states: np.ndarray | None = None
     ) -> Float[Array, "N D"]:
@@ -218,6 +245,8 @@ class GoalEnv:
         self.goal, self.stage, self.shift, self.obs = self._begin(
             (self.goal, self.stage, self.shift), mask, plan, seen, self._middle()
         )
+        if self.frame_size:
+            self.frames = self._look(mask)
         return self.obs
 
     def step(self, action: Float[np.ndarray, "N A"]) -> Step:
@@ -231,6 +260,9 @@ class GoalEnv:
         elif self.reward_source == "sparse":
             reward = pay = jnp.asarray(seen.success, jnp.float32)
         ended, num_stages, self.obs = self.stage, self.goal.num_stages, final_obs
+        if self.frame_size:
+            self.frames = self._look(np.ones(self.num_envs, bool))
+        final_frames = self.frames
         if seen.truncated.any():
             self.reset(seen.truncated)
         return Step(
@@ -243,6 +275,7 @@ class GoalEnv:
             ended.stage,
             num_stages,
             ended.distance,
+            final_frames,
         )
 
     def state(self) -> dict[str, Any]:
@@ -252,7 +285,9 @@ class GoalEnv:
             "goal": self.goal._asdict(),
             "stage": self.stage._asdict(),
             "obs": self.obs,
-        } | ({} if self.shift is None else {"shift": self.shift})
+            **({} if self.shift is None else {"shift": self.shift}),
+            **({} if self.frames is None else {"frames": self.frames}),
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
@@ -261,3 +296,4 @@ class GoalEnv:
         self.stage = StageState(**jax.tree.map(jnp.asarray, state["stage"]))
         self.obs = jnp.asarray(state["obs"])
         self.shift = None if self.shift is None else jnp.asarray(state["shift"])
+        self.frames = None if self.frames is None else np.array(state["frames"])

@@ -43,6 +43,7 @@ def make_task_env(
     Raises:
         ValueError: the model was trained for another task, other views or other entities.
     """
+    only_frames = config.frame_size and config.keypoints == "projected"  # no tracker looks too
     env = make_env(
         config.task,
         num_envs,
@@ -52,6 +53,7 @@ def make_task_env(
         occlusion=config.occlusion,
         env_reward=config.reward == "dense",
         shift=shift,
+        **({"render_size": config.frame_size} if only_frames else {}),
         **_pool(config, anticipation, split),
     )
     known = (anticipation.view_names, anticipation.entity_names)
@@ -84,6 +86,7 @@ def with_goals(
         reward=config.reward,
         observation=config.observation,
         gamma=config.sac.gamma,
+        frame_size=config.frame_size,
     )
 
 

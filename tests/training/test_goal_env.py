@@ -9,6 +9,7 @@ import pytest
 
 from relam_jax.reward.stage_machine import level
 from relam_jax.training.config import TrainConfig
+from relam_jax.training.goal_env import GoalEnv
 from relam_jax.training.loop import make_goal_env
 from tests.training.conftest import untrained
 
@@ -52,6 +53,22 @@ def test_without_proprioception_the_observation_ends_with_the_stage(anticipation
     env = make_goal_env(replace(CONFIG, observation="keypoints"), anticipation, 1, "train")
     assert env.obs_dim == 5 * 16 + 3
     env.env.close()
+
+
+def test_frames_show_the_state_the_action_led_to_and_then_the_new_episode(env):
+    looking = GoalEnv(env.env, env.planner, CONFIG.shaping, frame_size=32)
+    first = looking.frames
+    assert first.shape == (3, 2, 32, 32, 3) and first.std() > 10
+    for t in range(4):
+        step = looking.step(np.full((3, 4), 1.0, np.float32))
+        if t < 3:
+            np.testing.assert_array_equal(step.final_frames, looking.frames)
+    assert (np.abs(step.final_frames.astype(int) - first).max((1, 2, 3, 4)) > 20).all()
+    assert (np.abs(step.final_frames.astype(int) - looking.frames).max((1, 2, 3, 4)) > 20).all()
+    kept = looking.state()
+    looking.step(np.full((3, 4), -1.0, np.float32))
+    looking.set_state(kept)
+    np.testing.assert_array_equal(looking.frames, kept["frames"])
 
 
 def test_final_reward_has_one_stage(anticipation):

@@ -56,6 +56,8 @@ def chosen_settings(args: Args) -> Settings:
     names = [name.strip() for name in args.factors.split(",") if name.strip()]
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"no factor is called {unknown[0]}: there are {', '.join(known)}")
+    if not names:
+        raise ValueError(f"--factors names none: there are {', '.join(known)}")
     budget = args.total_env_steps or BUDGETS.get(args.task, 48_000)
     base, task = Cell(args.task, budget, num_seeds=args.seeds), ["--task", args.task]
     cells, settings = {parse(task)[0]: base}, {}

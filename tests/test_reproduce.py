@@ -127,6 +127,8 @@ def test_settings_that_are_the_default_share_one_cell_and_models_are_shared(tmp_
     assert chosen_settings(replace(args, factors="max_gap"))["max_gap"] == both["max_gap"]
     with pytest.raises(ValueError, match="no factor is called theta: there are min_motion"):
         chosen_settings(replace(args, factors="theta"))
+    with pytest.raises(ValueError, match="--factors names none: there are min_motion"):
+        chosen_settings(replace(args, factors=" ,"))
 
 
 def start(tmp_path):

@@ -62,6 +62,11 @@ class TaskSpec:
     """env_steps that a demonstration goes on after its first success, all of them successful."""
 
     @property
+    def env_steps_per_second(self) -> int:
+        """of simulated time."""
+        return 20 if self.simulator == "maniskill" else 80
+
+    @property
     def view_names(self) -> tuple[str, ...]:
         """`cam0`, `cam1`, …"""
         return tuple(f"cam{v}" for v in range(len(self.cameras)))

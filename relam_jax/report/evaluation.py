@@ -133,7 +133,7 @@ def write_videos(
             break
         files.append(f"{out.stem}.{name}.mp4")
         frames = overlay_frames(episode, f"{config.task}, {in_words(name)}")
-        fps = 80 / config.action_repeat / SLOWER
+        fps = resolve_task(config.task).env_steps_per_second / config.action_repeat / SLOWER
         write_video(out.with_name(files[-1]), frames, fps, crf=20)
     return files
 

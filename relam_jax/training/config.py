@@ -12,6 +12,7 @@ from typing import Any, Literal, get_type_hints
 from relam_jax.agents.dacfo import DACfOConfig
 from relam_jax.agents.sac import SACConfig
 from relam_jax.anticipation.train import FitConfig
+from relam_jax.envs.tasks import resolve_task
 from relam_jax.keypoints.keyframes import KeyframeConfig
 from relam_jax.keypoints.selection import SelectionConfig
 from relam_jax.reward.stage_machine import RewardConfig
@@ -112,8 +113,9 @@ class TrainConfig:
                 f"--episode_length {self.episode_length} is no multiple of "
                 f"--action_repeat {self.action_repeat}"
             )
-        if self.episode_length > 500:
-            raise ValueError("--episode_length is at most 500: Meta-World's horizon")
+        horizon = resolve_task(self.task).horizon
+        if self.episode_length > horizon:
+            raise ValueError(f"--episode_length is at most {horizon}, the horizon of {self.task}")
         if self.reward == "oracle" and self.keypoints != "projected":
             raise ValueError(
                 "--reward oracle needs --keypoints projected: the simulator says where points will "

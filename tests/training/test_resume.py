@@ -150,6 +150,7 @@ def test_an_existing_run_is_neither_overwritten_nor_silently_changed(whole, anti
         (["--task=window-close-v3", "--anticipation="], "run `make preprocess"),
         (["--data=/nonexistent", "--anticipation="], "no keypoint records at /nonexistent"),
         (["--episode_length=50"], "no multiple of --action_repeat"),
+        (["--episode_length=501"], "at most 500, the horizon of drawer_open"),
         (["--anticipation=/nonexistent"], "no anticipation model at"),
         (["--reward=dacfo", "--data=/nonexistent"], "there is no data set at /nonexistent"),
         (["--reward=oracle", "--keypoints=tracked"], "--reward oracle needs --keypoints projected"),

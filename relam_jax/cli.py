@@ -22,5 +22,5 @@ def run(main: Callable[[], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt:
-        print("interrupted; go on with --resume", file=sys.stderr)
+        print("interrupted; what was saved is kept, train.py --resume goes on", file=sys.stderr)
         raise SystemExit(130) from None

@@ -157,9 +157,11 @@ def start_stage(
     goal: Goal,
     config: RewardConfig,
 ) -> StageState:
-    """The state at the first frame of an episode."""
-    hidden = jnp.zeros(goal.valid.shape[:2])
-    return _enter(jnp.zeros((), jnp.int32), keypoints, visibility, hidden, goal, config)
+    """The state at the first frame of an episode. Hidden entities count as where they are believed
+    to be, else as an image side away: what nobody has seen has met no subgoal."""
+    away = jnp.ones(goal.valid.shape[:2])
+    believed = keypoint_distance(keypoints, goal.valid, goal.subgoals[0], away)
+    return _enter(jnp.zeros((), jnp.int32), keypoints, visibility, believed, goal, config)
 
 
 def level(state: StageState, goal: Goal, config: RewardConfig) -> Float[Array, ""]:

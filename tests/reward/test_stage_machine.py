@@ -110,10 +110,12 @@ def test_hidden_entities_keep_their_last_distance():
     assert rewards[2] > rewards[1] and np.isfinite(rewards).all()
 
 
-def test_everything_hidden_from_the_first_frame_is_finite_and_passes_nothing_new():
+@pytest.mark.parametrize("points", [1.0, np.nan])
+def test_everything_hidden_from_the_first_frame_is_finite_and_passes_nothing(points):
     start, goal = straight_plan()
-    rewards, _ = run(at(start, [0.0, 0.1]), goal, RewardConfig(), np.zeros((2, V, E, K), bool))
-    assert np.isfinite(rewards).all()
+    path = [points * x for x in at(start, [0.0, 0.2, 0.2])]
+    rewards, stages = run(path, goal, RewardConfig(), np.zeros((3, V, E, K), bool))
+    assert np.isfinite(rewards).all() and (np.asarray(stages) == 0).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

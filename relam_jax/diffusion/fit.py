@@ -1,0 +1,275 @@
+"""Train autoencoder, then video model, on the frames of demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, UInt8
+from tqdm import trange
+
+from relam_jax.diffusion.denoiser import Denoiser, DenoiserConfig, denoising_loss
+from relam_jax.diffusion.entropy import make_entropy
+from relam_jax.diffusion.vqvae import VQVAE, Codec, VQConfig, make_vqvae, vq_step
+
+
+class Size(NamedTuple):
+    """Of both networks."""
+
+    vq: VQConfig
+    denoiser: DenoiserConfig
+
+
+SIZES = {
+    "small": Size(VQConfig(), DenoiserConfig()),
+    "published": Size(
+        VQConfig(num_codes=1024, code_dim=64, channels=256, num_blocks=4),
+        DenoiserConfig(width=128, num_heads=16, num_layers=16),
+    ),
+}
+"""small: minutes on one core. published: tokens, codebook, width and depth of the authors'."""
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The video model of `--reward diffusion`."""
+
+    videos: str = ""
+    """Folder of the demonstrations' videos (default: videos/<task>)."""
+    model: str = ""
+    """Folder of the fitted model, for several runs to share (default: diffusion in the run
+    folder); fitted where there is none."""
+    size: Literal["small", "published"] = "small"
+    """small: fitted in minutes on one core; published: 16 layers and 1024 codes, for a GPU."""
+    frame_size: int = 64
+    """Pixels a side of the frames."""
+    history: int = 2
+    """Frames, an agent step apart, that the next one is told from."""
+    denoising_steps: int = 6
+    """Steps in which a future is denoised."""
+    futures: int = 1
+    """Futures a state whose entropy is averaged."""
+    novelty: float = 0.95
+    """Weight of the novelty bonus; that of the entropy is 1 − novelty."""
+    sparse: float = 0.0
+    """Weight of the simulator's success flag (published: 1)."""
+    vq_steps: int = 1500
+    """grad_steps of the autoencoder."""
+    fit_steps: int = 4000
+    """grad_steps of the video model."""
+    batch_size: int = 32
+    """Frames a grad_step."""
+    learning_rate: float = 1e-3
+    """Peak of a cosine schedule with 5 % warm-up, AdamW."""
+    weight_decay: float = 0.01
+    """AdamW."""
+    validation: float = 0.1
+    """Share of the clips that only choose among the video model's parameters."""
+
+
+EVERY = 250
+"""grad_steps between looks at the validation clips, and rows of the log."""
+
+
+class VideoModel(NamedTuple):
+    """All that is fitted."""
+
+    codec: Codec
+    params: Any
+    """of the denoiser."""
+    mean: Float[Array, ""]
+    """of the entropy over the demonstrations, nats a token."""
+    std: Float[Array, ""]
+
+
+class Judge(NamedTuple):
+    """The pure functions of a size."""
+
+    vqvae: VQVAE
+    denoiser: Denoiser
+    tokens: Callable[[VideoModel, Array], Array]
+    """frames (B, H, H, 3) uint8 → tokens (B, P)."""
+    entropy: Callable[[VideoModel, Array], Array]
+    """past tokens (B, H, P) → entropy (B), nats a token."""
+    reward: Callable[[VideoModel, Array], Array]
+    """past tokens (B, H, P) → (mean − entropy) / std (B)."""
+
+
+def make_judge(config: DiffusionConfig) -> Judge:
+    """Close over the sizes. ValueError if a number fits nothing."""
+    for name in ("history", "denoising_steps", "futures"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"--diffusion.{name} must be at least 1, not {getattr(config, name)}")
+    size = SIZES[config.size]
+    vqvae = make_vqvae(size.vq, config.frame_size)
+    denoiser = Denoiser(size.denoiser, size.vq.num_codes)
+    entropy = make_entropy(
+        denoiser.apply, size.vq.num_codes, config.denoising_steps, config.futures
+    )
+    return Judge(
+        vqvae,
+        denoiser,
+        lambda model, frames: vqvae.encode(model.codec, frames),
+        lambda model, past: entropy(model.params, past),
+        lambda model, past: (model.mean - entropy(model.params, past)) / model.std,
+    )
+
+
+def windows(length: int, history: int, stride: int) -> Int[np.ndarray, "T H1"]:
+    """Frames `stride` apart of a clip, `history` of them and the next, for every next one but the
+    first; before the clip its first frame."""
+    then = np.arange(1, length)[:, None]
+    return (then - stride * np.arange(history, -1, -1)).clip(min=0)
+
+
+def clip_windows(
+    lengths: Sequence[int], history: int, stride: int
+) -> list[Int[np.ndarray, "T H1"]]:
+    """The same, a clip, as rows of all clips in one."""
+    starts = np.cumsum([0, *lengths[:-1]])
+    return [s + windows(n, history, stride) for s, n in zip(starts, lengths, strict=True)]
+
+
+Log = Callable[[int, dict[str, float]], None]
+
+
+def _optimizer(config: DiffusionConfig, steps: int) -> optax.GradientTransformation:
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, max(1, steps // 20), max(2, steps)
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=config.weight_decay)
+    )
+
+
+def fit_codec(
+    vqvae: VQVAE, frames: UInt8[np.ndarray, "F H H 3"], config: DiffusionConfig, seed: int, log: Log
+) -> Codec:
+    """Train the autoencoder. FloatingPointError if its loss is NaN."""
+    shown, key = jnp.asarray(frames), jax.random.key(seed)
+    optimizer = _optimizer(config, config.vq_steps)
+    step = vq_step(vqvae, optimizer)
+    codec = jax.jit(vqvae.init)(key, shown[:: max(1, len(shown) // 64)])
+
+    @partial(jax.jit, donate_argnums=0)
+    def chunk(carry: Any, keys: Array) -> Any:
+        def one(carry: Any, key: Array) -> Any:
+            rows = jax.random.randint(key, (config.batch_size,), 0, len(shown))
+            return step(carry, (shown[rows], jax.random.fold_in(key, 1)))
+
+        return jax.lax.scan(one, carry, keys)
+
+    carry = codec, optimizer.init(codec.params)
+    keys = jax.random.split(jax.random.fold_in(key, 1), config.vq_steps)
+    with trange(config.vq_steps, desc="frames → tokens", unit="step", disable=None) as bar:
+        for start in range(0, config.vq_steps, EVERY):
+            now = keys[start : start + EVERY]
+            carry, losses = chunk(carry, now)
+            metrics = {"loss": float(losses.mean())}
+            if not np.isfinite(metrics["loss"]):
+                raise FloatingPointError(f"the autoencoder's loss is NaN after {start} steps")
+            log(start + len(now), metrics)
+            bar.update(len(now))
+            bar.set_postfix(loss=f"{metrics['loss']:.4f}")
+    return carry[0]
+
+
+def fit_denoiser(
+    judge: Judge,
+    tokens: Int[np.ndarray, "F P"],
+    rows: Sequence[Int[np.ndarray, "T H1"]],
+    config: DiffusionConfig,
+    seed: int,
+    log: Log,
+) -> Any:
+    """Train the video model on windows of frames, a clip each; returns the parameters that are best
+    on the validation clips. FloatingPointError if the loss is NaN."""
+    order = np.random.default_rng(seed).permutation(len(rows))
+    held_out = round(config.validation * len(rows)) if len(rows) > 4 else 0
+    training = jnp.asarray(np.concatenate([rows[i] for i in order[held_out:]]))
+    validation = np.concatenate([rows[i] for i in (order[:held_out] if held_out else order)])
+    shown = jnp.asarray(tokens)
+    num_codes, apply = judge.denoiser.num_codes, judge.denoiser.apply
+    optimizer = _optimizer(config, config.fit_steps)
+    init_key, data_key = jax.random.split(jax.random.key(seed))
+    some = shown[training[:1]]
+    params = jax.jit(judge.denoiser.init)(init_key, some[:, -1], some[:, :-1])
+
+    def loss(params: Any, rows: Array, key: Array) -> Array:
+        seen = shown[rows]
+        return denoising_loss(apply, params, seen[:, -1], seen[:, :-1], num_codes, key)
+
+    def one(carry: Any, key: Array) -> Any:
+        params, opt = carry
+        rows = training[jax.random.randint(key, (config.batch_size,), 0, len(training))]
+        value, grads = jax.value_and_grad(loss)(params, rows, jax.random.fold_in(key, 1))
+        change, opt = optimizer.update(grads, opt, params)
+        return (optax.apply_updates(params, change), opt), value
+
+    @partial(jax.jit, donate_argnums=0)
+    def chunk(carry: Any, keys: Array) -> Any:
+        return jax.lax.scan(one, carry, keys)
+
+    @jax.jit
+    def validate(params: Any) -> Array:
+        return loss(params, jnp.asarray(validation), jax.random.key(0))
+
+    carry, best = (params, optimizer.init(params)), (np.inf, params)
+    keys = jax.random.split(data_key, config.fit_steps)
+    with trange(config.fit_steps, desc="video model", unit="step", disable=None) as bar:
+        for start in range(0, config.fit_steps, EVERY):
+            now = keys[start : start + EVERY]
+            carry, losses = chunk(carry, now)
+            metrics = {"loss": float(losses.mean()), "validation": float(validate(carry[0]))}
+            if not np.isfinite(metrics["loss"]):
+                raise FloatingPointError(f"the video model's loss is NaN after {start} steps")
+            log(start + len(now), metrics)
+            bar.update(len(now))
+            bar.set_postfix(validation=f"{metrics['validation']:.4f}")
+            if metrics["validation"] < best[0]:
+                best = metrics["validation"], jax.tree.map(jnp.copy, carry[0])
+    return best[1]
+
+
+def in_batches(fn: Callable[[Array], Array], rows: Any, size: int = 128) -> np.ndarray:
+    """`fn` of all rows, `size` at a time, the last ones filled up: one trace."""
+    out = []
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+        out.append(np.asarray(fn(jnp.asarray(filled)))[: len(part)])
+    return np.concatenate(out)
+
+
+def fit_video_model(
+    clips: Sequence[UInt8[np.ndarray, "T H H 3"]],
+    stride: int,
+    config: DiffusionConfig,
+    seed: int,
+    log: Callable[[str, int, dict[str, float]], None] = lambda name, step, metrics: None,
+) -> VideoModel:
+    """Both, and the entropy's mean and standard deviation over the clips.
+
+    `stride`: frames of a clip between two that the policy sees; log(name, step, metrics).
+
+    Raises:
+        ValueError: there are no clips.
+        FloatingPointError: a loss is NaN.
+    """
+    if not clips:
+        raise ValueError("there are no clips to learn a video model from")
+    judge, frames = make_judge(config), np.concatenate(clips)
+    codec = fit_codec(judge.vqvae, frames, config, seed, partial(log, "codec"))
+    tokens = in_batches(jax.jit(partial(judge.vqvae.encode, codec)), frames)
+    rows = clip_windows([len(clip) for clip in clips], config.history, stride)
+    params = fit_denoiser(judge, tokens, rows, config, seed, partial(log, "denoiser"))
+    model = VideoModel(codec, params, jnp.zeros(()), jnp.ones(()))
+    past = tokens[np.concatenate(rows)[:, 1:]]  # with the newest frame: what a reward is given for
+    entropy = in_batches(jax.jit(partial(judge.entropy, model)), past)
+    return model._replace(mean=jnp.asarray(entropy.mean()), std=jnp.asarray(entropy.std() + 1e-6))

@@ -1,0 +1,142 @@
+"""The video model of a run: on disk, or fitted to the videos that its keypoint records are of."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import UInt8
+
+from preprocess_torch.discover import find_clips
+from preprocess_torch.video import Timing
+from relam_jax.diffusion.fit import DiffusionConfig, VideoModel, fit_video_model, make_judge
+from relam_jax.diffusion.vqvae import Codec
+from relam_jax.keypoints.records import read_records
+from relam_jax.keypoints.tfrecord import write_atomic
+from relam_jax.logs import RunLog
+
+NOT_THE_MODELS = ("videos", "model", "novelty", "sparse")
+"""Fields of the config that change no model."""
+
+
+def demonstration_frames(
+    records: Path, videos: Path, frame_size: int
+) -> list[UInt8[np.ndarray, "T H H 3"]]:
+    """The first view's clips of a folder of records, `frame_size` pixels a side, a frame an
+    env_step.
+
+    Raises:
+        FileNotFoundError: there are no records.
+        ValueError: their videos are not in `videos`, or others of the same name are.
+    """
+    found, out = read_records(records), []
+    hint = "name the folder of the videos that the records are of with --diffusion.videos"
+    if not videos.is_dir():
+        raise ValueError(
+            f"--reward diffusion learns from videos, but there are none at {videos}: {hint}"
+        )
+    clips = {clip.episode_id: clip for clip in find_clips(videos)}
+    for record in found:
+        view, clip = record.view_names[0], clips.get(record.episode_id)
+        sources = [v.source for v in clip.views if v.name == view] if clip else []
+        if not sources:
+            raise ValueError(
+                f"{videos} holds no video of {record.video_id} in the view {view}: {hint}"
+            )
+        if sources[0].digest() != record.source_sha256[0]:
+            raise ValueError(
+                f"the video of {record.video_id} in {videos} is not the one that the record of "
+                f"{records} is of: {hint}"
+            )
+        frames = sources[0].read(Timing()).frames
+        if len(frames) != record.num_frames:
+            raise ValueError(
+                f"the video of {record.video_id} has {len(frames)} frames, its record "
+                f"{record.num_frames}: --reward diffusion needs records without --fps and --trim"
+            )
+        side = (frame_size, frame_size)
+        out.append(np.stack([cv2.resize(f, side, interpolation=cv2.INTER_AREA) for f in frames]))
+    return out
+
+
+def _settings(config: DiffusionConfig, stride: int) -> dict[str, Any]:
+    kept = {k: v for k, v in asdict(config).items() if k not in NOT_THE_MODELS}
+    return kept | {"stride": stride}
+
+
+def save_video_model(folder: Path, model: VideoModel, config: DiffusionConfig, stride: int) -> None:
+    """Write `folder`/params (orbax), then `folder`/config.json."""
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    tree = model._asdict() | {"codec": model.codec._asdict()}
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / "params", tree, force=True)
+    text = json.dumps(_settings(config, stride), indent=2)
+    write_atomic(folder / "config.json", text.encode())
+
+
+def load_video_model(folder: Path, config: DiffusionConfig, stride: int) -> VideoModel:
+    """Read what `save_video_model` wrote.
+
+    Raises:
+        ValueError: there is no model, or it was fitted with other settings or by another version.
+    """
+    folder = folder.absolute()
+    if not (folder / "config.json").exists():
+        raise ValueError(
+            f"no video model at {folder}: experiments/train.py --reward diffusion fits one"
+        )
+    found, wanted = json.loads((folder / "config.json").read_text()), _settings(config, stride)
+    differ = [f"{k}: {found.get(k)} → {v}" for k, v in wanted.items() if found.get(k) != v]
+    if differ:
+        raise ValueError(
+            f"the video model at {folder} was fitted with other settings ({'; '.join(differ)}): "
+            "use the same ones, or another --diffusion.model"
+        )
+    judge, key = make_judge(config), jax.random.key(0)
+    frames = jax.ShapeDtypeStruct((1, config.frame_size, config.frame_size, 3), jnp.uint8)
+    codec = jax.eval_shape(judge.vqvae.init, key, frames)
+    past = jnp.zeros((1, config.history, judge.vqvae.config.grid**2), jnp.int32)
+    params = jax.eval_shape(judge.denoiser.init, key, past[:, 0], past)
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    shapes = {"codec": codec._asdict(), "params": params, "mean": number, "std": number}
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            stored = checkpointer.restore(folder / "params", shapes)
+    except (TypeError, KeyError, ValueError, FileNotFoundError) as error:
+        raise ValueError(
+            f"the video model at {folder} does not fit this version ({error}): delete the folder"
+        ) from error
+    return VideoModel(**stored | {"codec": Codec(**stored["codec"])})
+
+
+def ensure_video_model(
+    folder: Path, records: Path, videos: Path, config: DiffusionConfig, stride: int, seed: int
+) -> None:
+    """Fit one into `folder`, with its log (CSV, TensorBoard), unless there is one. Raises as
+    `demonstration_frames` and `load_video_model` do."""
+    if (folder / "config.json").exists():
+        load_video_model(folder, config, stride)
+        return
+    began = time.monotonic()
+    clips = demonstration_frames(records, videos, config.frame_size)
+    log = RunLog(folder)
+    try:
+        model = fit_video_model(clips, stride, config, seed, log.write)
+    finally:
+        log.close()
+    seconds = round(time.monotonic() - began, 1)
+    (folder / "timing.json").write_text(json.dumps({"seconds": seconds}) + "\n")
+    save_video_model(folder, model, config, stride)
+    print(
+        f"video model: {len(clips)} clips, entropy {float(model.mean):.4f} ± "
+        f"{float(model.std):.4f} nats a token, {seconds:.0f} s"
+    )

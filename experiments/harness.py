@@ -81,7 +81,7 @@ def make_jobs(cells: Sequence[Cell], args: HarnessArgs) -> dict[str, Job]:
 def model_jobs(cell: Cell, args: HarnessArgs) -> tuple[Job, Job, Job]:
     """Recording, tracking and anticipation of a cell, which other cells may share."""
     task, model = cell.task, cell.anticipation(args.out)
-    videos = args.out / "videos" / f"{cell.views}views" / task  # records are named after the folder
+    videos = videos_of(cell, args)
     data = args.out / "data" / cell.records
     more = [*shlex.split(args.train_args), *cell.train_args]
     words = ["--task", task, "--num", args.num, "--truth", "--overwrite", "--cameras", cell.views]
@@ -110,9 +110,15 @@ def model_jobs(cell: Cell, args: HarnessArgs) -> tuple[Job, Job, Job]:
     return record, track, fit
 
 
+def videos_of(cell: Cell, args: HarnessArgs) -> Path:
+    """Folder of a cell's demonstrations; records are named after the folder."""
+    return args.out / "videos" / f"{cell.views}views" / cell.task
+
+
 def seed_jobs(cell: Cell, seed: int, kept: bool, args: HarnessArgs) -> tuple[Job, Job]:
     """Training and final evaluation of one seed; nothing to do if its results are `kept`."""
     run = cell.run(args.out, seed)
+    filmed = ("--diffusion.videos", videos_of(cell, args)) if cell.reward == "diffusion" else ()
     train = Job(
         f"train {cell.name} seed {seed}",
         script(
@@ -121,6 +127,7 @@ def seed_jobs(cell: Cell, seed: int, kept: bool, args: HarnessArgs) -> tuple[Job
             *("--data", args.out / "data" / cell.records, "--out", run, "--resume"),
             *("--reward", cell.reward, "--observation", cell.observation, "--seed", seed),
             *("--keypoints", cell.keypoints),
+            *filmed,
             *("--total_env_steps", cell.env_steps, *shlex.split(args.train_args)),
             *cell.train_args,
         ),

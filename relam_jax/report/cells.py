@@ -114,7 +114,11 @@ def _suites() -> dict[str, tuple[Cell, ...]]:
         "observation": [replace(cell, **variant) for variant in variants for cell in three],
         "baselines": [
             *(replace(c, reward=r) for r in ("dense", "sparse", "final") for c in three),
-            *(replace(c, reward=r, num_seeds=3) for r in ("dacfo", "oracle") for c in three),
+            *(
+                replace(c, reward=r, num_seeds=3)
+                for r in ("dacfo", "diffusion", "oracle")
+                for c in three
+            ),
         ],
         "ten": [Cell(task, 48_000, num_seeds=3) for task in TEN],
         "tracked": [

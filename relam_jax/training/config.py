@@ -12,6 +12,7 @@ from typing import Any, Literal, get_type_hints
 from relam_jax.agents.dacfo import DACfOConfig
 from relam_jax.agents.sac import SACConfig
 from relam_jax.anticipation.train import FitConfig
+from relam_jax.diffusion.fit import DiffusionConfig, make_judge
 from relam_jax.envs.tasks import resolve_task
 from relam_jax.keypoints.keyframes import KeyframeConfig
 from relam_jax.keypoints.selection import SelectionConfig
@@ -26,16 +27,17 @@ class TrainConfig:
     """Any Meta-World v3 task (drawer_open and drawer-open-v3 are the same), or any rigid-body task
     of ManiSkill by its id: PickCube-v1 (the same as pick_cube), LiftPegUpright-v1."""
     data: str = ""
-    """Folder of keypoint records to learn anticipation from, and for dacfo to imitate (default:
-    data/<task>)."""
+    """Folder of keypoint records to learn anticipation from, for dacfo to imitate, and whose videos
+    diffusion learns from (default: data/<task>)."""
     anticipation: str = ""
     """Folder of a trained anticipation model, instead of `data`."""
     out: str = ""
     """Run folder (default: runs/<task>-<reward>-<seed>)."""
-    reward: Literal["relam", "oracle", "final", "dacfo", "dense", "sparse"] = "relam"
+    reward: Literal["relam", "oracle", "final", "dacfo", "diffusion", "dense", "sparse"] = "relam"
     """relam: anticipated keypoints; oracle: the same with true subgoals, from the scripted expert
     in the simulator; final: only the last subgoal; dacfo: a discriminator's, of demonstrations
-    against the policy; dense, sparse: the simulator's own."""
+    against the policy; diffusion: how sure a video model of the demonstrations is of what comes
+    next; dense, sparse: the simulator's own."""
     observation: Literal["keypoints", "keypoints+proprio"] = "keypoints+proprio"
     """What the policy sees; `keypoints` alone is the paper's."""
     keypoints: Literal["projected", "tracked"] = "projected"
@@ -73,6 +75,7 @@ class TrainConfig:
     """Keep the replay buffer in checkpoints; without it a resumed run starts with an empty one."""
     sac: SACConfig = field(default_factory=SACConfig)
     dacfo: DACfOConfig = field(default_factory=DACfOConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     shaping: RewardConfig = field(default_factory=RewardConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
@@ -91,7 +94,7 @@ class TrainConfig:
     @property
     def frame_size(self) -> int:
         """Pixels a side of the images that the policy or the reward looks at; 0: neither does."""
-        return 0
+        return self.diffusion.frame_size if self.reward == "diffusion" else 0
 
     @property
     def run_folder(self) -> Path:
@@ -102,6 +105,16 @@ class TrainConfig:
     def records_folder(self) -> Path:
         """`data` or its default."""
         return Path(self.data or f"data/{self.task}")
+
+    @property
+    def videos_folder(self) -> Path:
+        """`diffusion.videos` or its default."""
+        return Path(self.diffusion.videos or f"videos/{self.task}")
+
+    @property
+    def video_model_folder(self) -> Path:
+        """`diffusion.model` or its default."""
+        return Path(self.diffusion.model or self.run_folder / "diffusion")
 
     def check(self) -> None:
         """Raise ValueError with one sentence if the numbers do not fit each other."""
@@ -121,6 +134,8 @@ class TrainConfig:
                 "--reward oracle needs --keypoints projected: the simulator says where points will "
                 "be, not which of its points a tracker follows"
             )
+        if self.reward == "diffusion":
+            make_judge(self.diffusion)
         if self.learning_starts >= self.total_env_steps:
             raise ValueError(
                 f"--learning_starts {self.learning_starts} leaves nothing of --total_env_steps "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from relam_jax.anticipation.fit_task import learn_anticipation
 from relam_jax.anticipation.plan import Anticipation, load_anticipation
+from relam_jax.diffusion.store import ensure_video_model
 from relam_jax.keypoints.records import find_dataset
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.training.config import TrainConfig, changed_fields, from_json, to_json
@@ -41,6 +42,15 @@ def run_experiment(config: TrainConfig, resume: bool) -> dict[str, float]:
         find_dataset(config.records_folder)
     anticipation = _anticipation(config)
     run.mkdir(parents=True, exist_ok=True)
+    if config.reward == "diffusion":
+        ensure_video_model(
+            config.video_model_folder,
+            config.records_folder,
+            config.videos_folder,
+            config.diffusion,
+            config.action_repeat,
+            config.seed,
+        )
     write_atomic(saved, to_json(config).encode())
     append_provenance(run)
     result = train(config, anticipation, resume)

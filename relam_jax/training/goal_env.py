@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from relam_jax.anticipation.plan import Plan
+from relam_jax.diffusion.pay import DiffusionPay
 from relam_jax.envs.protocol import BatchedEnv, Candidates, EnvState
 from relam_jax.reward.stage_machine import (
     Goal,
@@ -127,17 +128,23 @@ class GoalEnv:
         observation: str = "keypoints+proprio",
         gamma: float = 0.9,
         frame_size: int = 0,
+        frame_views: int | None = None,
+        film: Callable[[np.ndarray], DiffusionPay] | None = None,
     ) -> None:
         """`gamma` is the learner's discount an agent step: what it is paid depends on it. With a
-        `frame_size` the cameras' images, so many pixels a side, are in `frames`.
+        `frame_size` the images of the cameras (of the first `frame_views`), so many pixels a side,
+        are in `frames`. `film` makes, of the first images of the first camera, what pays for such
+        images in the place of `reward`.
 
         `reward` decides what a step pays. With `dacfo`, whose pay is the learner's own business,
         that is the keypoint reward, and observations end with where each entity is in each view
         (training/imitation.py): policy and discriminator see it, and the policy all else besides,
-        plan and stage included, so that the reward alone tells the runs apart.
+        plan and stage included, so that the reward alone tells the runs apart. With `film` too the
+        reward stays the keypoints' and the pay is another.
         """
         self.env, self.planner, self.reward_source = env, planner, reward
         self.frame_size = frame_size
+        self.frame_views = frame_views or len(env.view_names)
         self.frames: np.ndarray | None = None
         self.candidates = env.reset()
         plan = self._plan(self.candidates)
@@ -196,6 +203,10 @@ class GoalEnv:
         self.obs_dim, self.action_dim = self.obs.shape[1], env.action_dim
         if frame_size:
             self.frames = self._look(everywhere)
+        self.film = None
+        if film is not None:
+            assert self.frames is not None, "what pays for images needs a frame_size"
+            self.film = film(self.frames[:, 0])
 
     @property
     def num_envs(self) -> int:
@@ -220,7 +231,7 @@ class GoalEnv:
         """What the cameras show, anew where `mask` is True. RuntimeError where no renderer
         works."""
         size = self.frame_size
-        shape = (self.num_envs, len(self.env.view_names), size, size, 3)
+        shape = (self.num_envs, self.frame_views, size, size, 3)
         frames = np.zeros(shape, np.uint8) if self.frames is None else self.frames.copy()
         for index in np.flatnonzero(mask).tolist():
             for view in range(shape[1]):
@@ -247,6 +258,8 @@ class GoalEnv:
         )
         if self.frame_size:
             self.frames = self._look(mask)
+            if self.film is not None:
+                self.film.begin(mask, self.frames[:, 0])
         return self.obs
 
     def step(self, action: Float[np.ndarray, "N A"]) -> Step:
@@ -262,6 +275,8 @@ class GoalEnv:
         ended, num_stages, self.obs = self.stage, self.goal.num_stages, final_obs
         if self.frame_size:
             self.frames = self._look(np.ones(self.num_envs, bool))
+            if self.film is not None:
+                pay = self.film.pay(self.frames[:, 0], seen.success)
         final_frames = self.frames
         if seen.truncated.any():
             self.reset(seen.truncated)
@@ -287,6 +302,7 @@ class GoalEnv:
             "obs": self.obs,
             **({} if self.shift is None else {"shift": self.shift}),
             **({} if self.frames is None else {"frames": self.frames}),
+            **({} if self.film is None else {"film": self.film.state()}),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -297,3 +313,5 @@ class GoalEnv:
         self.obs = jnp.asarray(state["obs"])
         self.shift = None if self.shift is None else jnp.asarray(state["shift"])
         self.frames = None if self.frames is None else np.array(state["frames"])
+        if self.film is not None:
+            self.film.set_state(state["film"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,8 @@ from relam_jax.agents import replay
 from relam_jax.agents.dacfo import METRICS, DACfO, Discriminator
 from relam_jax.agents.sac import SAC, Learner, make_sac
 from relam_jax.anticipation.plan import Anticipation, make_planner, remember
+from relam_jax.diffusion.pay import DiffusionPay
+from relam_jax.diffusion.store import load_video_model
 from relam_jax.envs import make_env
 from relam_jax.envs.protocol import BatchedEnv
 from relam_jax.envs.shifts import NO_SHIFT, Shift
@@ -79,6 +82,8 @@ def with_goals(
     planner = remember(make_planner(anticipation))
     if config.reward == "oracle":
         planner = make_oracle(planner, env, config.task, _pool(config, anticipation, split))
+    pays_for_images = config.reward == "diffusion"
+    only_evaluated = pays_for_images and split == "eval"  # then nobody is paid, nor looks
     return GoalEnv(
         env,
         planner,
@@ -86,8 +91,17 @@ def with_goals(
         reward=config.reward,
         observation=config.observation,
         gamma=config.sac.gamma,
-        frame_size=config.frame_size,
+        frame_size=0 if only_evaluated else config.frame_size,
+        frame_views=1 if pays_for_images else None,
+        film=_film(config) if pays_for_images and not only_evaluated else None,
     )
+
+
+def _film(config: TrainConfig) -> Callable[[np.ndarray], DiffusionPay]:
+    """What pays for the first camera's images, of the first ones."""
+    folder, settings = config.video_model_folder, config.diffusion
+    model = load_video_model(folder, settings, config.action_repeat)
+    return lambda frames: DiffusionPay(model, settings, frames, config.num_seeds, config.seed)
 
 
 def make_goal_env(
@@ -298,6 +312,7 @@ def train(
             bar.update(per_iteration)
 
             window["reward"].append(step.reward)
+            window["pay"].append(step.pay)
             window["distance"].append(step.distance)
             window["met"].append(step.stage / step.num_stages)
             window["info"].append(info)
@@ -352,6 +367,8 @@ def flush(window: dict[str, list], env: GoalEnv) -> dict[str, float]:
     """Means of what was gathered since the last call, by name."""
     reward, met = (float(np.mean(window[name])) for name in ("reward", "met"))
     metrics = {"reward": reward, "stages_met": met}
+    if env.film is not None:
+        metrics["pay"] = float(np.mean(window["pay"]))
     for name in ("stage", "success"):
         if window[name]:
             metrics[name] = float(np.mean(np.concatenate(window[name])))

@@ -86,13 +86,35 @@ def whole_dacfo(anticipation_folder, records_folder, tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("reward", ["relam", "dacfo"])
+def short_fit(records_folder):
+    """Arguments of a video model that has hardly begun to learn."""
+    videos = records_folder.parent / "drawer_open"
+    steps = ["--diffusion.vq_steps=20", "--diffusion.fit_steps=20", "--diffusion.batch_size=4"]
+    return [
+        "--reward=diffusion",
+        f"--data={records_folder}",
+        f"--diffusion.videos={videos}",
+        *steps,
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole_diffusion(anticipation_folder, records_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    result = run(out, anticipation_folder, *short_fit(records_folder))
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+@pytest.mark.parametrize("reward", ["relam", "dacfo", "diffusion"])
 def test_kill_nine_and_resume_equals_an_uninterrupted_run(
     reward, anticipation_folder, records_folder, tmp_path, request
 ):
-    whole = request.getfixturevalue("whole" if reward == "relam" else "whole_dacfo")
+    whole = request.getfixturevalue("whole" if reward == "relam" else f"whole_{reward}")
     out, words = tmp_path / "run", [f"--reward={reward}"]
     words += [f"--data={records_folder}"] if reward == "dacfo" else []
+    if reward == "diffusion":
+        words = [*short_fit(records_folder), f"--diffusion.model={whole / 'diffusion'}"]
     process = subprocess.Popen(
         command(out, anticipation_folder, "--checkpoint_minutes=0.001", *words),
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -112,6 +134,7 @@ def test_kill_nine_and_resume_equals_an_uninterrupted_run(
     assert step == other == 960
     assert_same(a, b)
     assert ("discriminator" in a) == ("shift" in a["env"]) == (reward == "dacfo")
+    assert ("film" in a["env"]) == ("frames" in a["env"]) == (reward == "diffusion")
     without_times = [row.rsplit(",", 2)[0] for row in (whole / "eval.csv").read_text().split()]
     assert [r.rsplit(",", 2)[0] for r in (out / "eval.csv").read_text().split()] == without_times
 
@@ -153,6 +176,7 @@ def test_an_existing_run_is_neither_overwritten_nor_silently_changed(whole, anti
         (["--episode_length=501"], "at most 500, the horizon of drawer_open"),
         (["--anticipation=/nonexistent"], "no anticipation model at"),
         (["--reward=dacfo", "--data=/nonexistent"], "there is no data set at /nonexistent"),
+        (["--reward=diffusion", "--data=/nonexistent"], "there is no data set at /nonexistent"),
         (["--reward=oracle", "--keypoints=tracked"], "--reward oracle needs --keypoints projected"),
     ],
 )

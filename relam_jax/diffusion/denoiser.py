@@ -87,8 +87,9 @@ def denoising_loss(
     batch, positions = tokens.shape
     count_key, place_key = jax.random.split(key)
     count = jax.random.randint(count_key, (batch, 1), 1, positions + 1)
-    order = jax.random.uniform(place_key, tokens.shape).argsort(-1).argsort(-1)
-    masked = order < count
+    noise = jax.random.uniform(place_key, tokens.shape)
+    rank = (noise[:, :, None] > noise[:, None]).sum(-1)  # a sort takes XLA seconds to compile
+    masked = rank < count
     logits = apply(params, jnp.where(masked, num_codes, tokens), past)
     log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
     return -((masked * log_p).sum(-1) / count[:, 0]).mean()

@@ -29,7 +29,7 @@ NOT_THE_MODELS = ("videos", "model", "novelty", "sparse")
 
 def demonstration_frames(
     records: Path, videos: Path, frame_size: int
-) -> list[UInt8[np.ndarray, "T H H 3"]]:
+) -> list[UInt8[np.ndarray, "_ H H 3"]]:
     """The first view's clips of a folder of records, `frame_size` pixels a side, a frame an
     env_step.
 

@@ -8,7 +8,7 @@ from relam_jax.diffusion.denoiser import DenoiserConfig
 from relam_jax.diffusion.fit import SIZES, DiffusionConfig, Size, fit_video_model
 from relam_jax.diffusion.vqvae import VQConfig
 
-FRAMES, SIDE = 30, 32
+FRAMES, SIDE = 16, 32
 
 
 def draw(path):
@@ -28,27 +28,30 @@ def demonstration(seed):
 
 
 def wander(seed):
-    """At random, at the same speed."""
-    rng = np.random.default_rng(seed)
-    steps = rng.normal(size=(FRAMES, 2)) * 1.2
-    return draw(np.clip(np.array([4, 20]) + np.cumsum(steps, axis=0), 3, 28))
+    """From where demonstrations begin, at about their speed, in random directions."""
+    angle = np.random.default_rng(seed).uniform(0, 2 * np.pi, FRAMES - 1)
+    steps = 2.4 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    path = [np.array([4.0, 20.0])]
+    for step in steps:
+        path.append(np.clip(path[-1] + step, 3, 28))
+    return draw(np.array(path))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def config():
     small = SIZES["small"]
     SIZES["small"] = Size(
         VQConfig(grid=8, num_codes=64, channels=64),
         DenoiserConfig(width=32, num_heads=2, num_layers=1),
     )
-    yield DiffusionConfig(frame_size=SIDE, vq_steps=500, fit_steps=750, denoising_steps=4)
+    yield DiffusionConfig(frame_size=SIDE, vq_steps=500, fit_steps=1000, denoising_steps=4)
     SIZES["small"] = small
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def fitted(config):
     """The model, and its log as {name: [metrics]}."""
     log = {"codec": [], "denoiser": []}
-    clips = [demonstration(seed) for seed in range(12)]
+    clips = [demonstration(seed) for seed in range(16)]
     model = fit_video_model(clips, 1, config, 0, lambda name, _, row: log[name].append(row))
     return model, log

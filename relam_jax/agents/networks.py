@@ -1,4 +1,4 @@
-"""Actor and critic networks."""
+"""Actor, critic and image encoder networks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 
@@ -58,6 +58,43 @@ class Critic(nn.Module):
         """The value, discounted reward units."""
         x = MLP(self.widths, self.layer_norm)(jnp.concatenate([obs, action], axis=-1))
         return nn.Dense(1)(x)[..., 0]
+
+
+class Convolution(nn.Module):
+    """3×3 convolution without padding, as a matrix product over patches: on a CPU its gradient
+    takes a third of the time of XLA's own convolution."""
+
+    channels: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B H W C"]) -> Float[Array, "*B H2 W2 D"]:
+        """The feature maps before the activation."""
+        height, width = ((n - 3) // self.stride * self.stride + 1 for n in x.shape[-3:-1])
+        parts = [
+            x[..., i : i + height : self.stride, j : j + width : self.stride, :]
+            for i in range(3)
+            for j in range(3)
+        ]
+        dense = nn.Dense(self.channels, kernel_init=nn.initializers.orthogonal(2**0.5))
+        return dense(jnp.concatenate(parts, axis=-1))
+
+
+class Encoder(nn.Module):
+    """Images to features: the encoder and the trunk of DrQ-v2 (Yarats et al. 2021)."""
+
+    channels: int = 32
+    features: int = 50
+
+    @nn.compact
+    def __call__(self, frames: UInt8[Array, "*B H W C"]) -> Float[Array, "*B F"]:
+        """Features in (−1, 1)."""
+        x = frames.astype(jnp.float32) / 255 - 0.5
+        for stride in (2, 1, 1, 1):
+            x = nn.relu(Convolution(self.channels, stride)(x))
+        x = x.reshape(*x.shape[:-3], -1)
+        x = nn.Dense(self.features, kernel_init=nn.initializers.orthogonal())(x)
+        return jnp.tanh(nn.LayerNorm()(x))
 
 
 def sample_squashed(

@@ -4,23 +4,26 @@ flashbax)."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from relam_jax.agents.frames import Sight
+
 
 class Transition(NamedTuple):
-    """Agent steps; leading axes are free."""
+    """Agent steps; leading axes are free. With frames, obs and next_obs are a `Sight`."""
 
-    obs: Float[Array, "*B D"]
+    obs: Any
+    """(…, D)."""
     action: Float[Array, "*B A"]
     reward: Float[Array, "*B"]
     discount: Float[Array, "*B"]
     """0 where the episode terminated, else 1; a time limit does not terminate."""
-    next_obs: Float[Array, "*B D"]
-    """the final observation where the episode was cut, never that of the next episode."""
+    next_obs: Any
+    """(…, D): the final observation where the episode was cut, never that of the next episode."""
 
 
 class Replay(NamedTuple):
@@ -33,14 +36,19 @@ class Replay(NamedTuple):
     size: Int[Array, ""]
 
 
-def init(capacity: int, obs_dim: int, action_dim: int) -> Replay:
-    """An empty buffer of zeros."""
+def init(capacity: int, obs_dim: int, action_dim: int, with_frames: bool = False) -> Replay:
+    """An empty buffer of zeros; `with_frames`, for numbers of frames beside the vectors."""
+
+    def obs() -> Any:
+        vector = jnp.zeros((capacity, obs_dim))
+        return Sight(vector, jnp.zeros(capacity, jnp.int32)) if with_frames else vector
+
     data = Transition(
-        jnp.zeros((capacity, obs_dim)),
+        obs(),
         jnp.zeros((capacity, action_dim)),
         jnp.zeros(capacity),
         jnp.zeros(capacity),
-        jnp.zeros((capacity, obs_dim)),
+        obs(),
     )
     zero = jnp.zeros((), jnp.int32)
     return Replay(data, jnp.zeros(capacity, bool), zero, zero)
@@ -99,7 +107,7 @@ def sample(
     return first._replace(
         reward=reward,
         discount=factor * replay.data.discount[end],
-        next_obs=replay.data.next_obs[end],
+        next_obs=jax.tree.map(lambda ring: ring[end], replay.data.next_obs),
     )
 
 

@@ -61,7 +61,7 @@ def play(
     """
     actor, env_steps = load_actor(run)
     env = make_goal_env(config, run_anticipation(run, config), config.num_seeds * episodes, "eval")
-    agent = make_sac(config.sac, env.obs_dim, env.action_dim)
+    agent = make_sac(config.sac, env.obs_dim, env.action_dim, env.frame_shape)
     mode = jax.jit(jax.vmap(agent.mode))
     watch, goals = None, []
     if watched:

@@ -14,6 +14,8 @@ from relam_jax.report.along import reward_along
 from relam_jax.report.drawing import draw_points
 from relam_jax.reward.stage_machine import Goal, RewardConfig
 
+FILMED_SIDE = 256
+"""Pixels a side that are rendered, whatever the policy looks at."""
 VIEW_SIDE = 384
 """Pixels a side of a view in the video."""
 LINGER = 12
@@ -56,7 +58,9 @@ class Watch:
         if not self._over:
             self.states.append(EnvState(*(np.array(x[self.watched]) for x in seen)))
             views = range(len(self.env.view_names))
-            self.images.append([[self.env.render(i, v) for v in views] for i in self.watched])
+            self.images.append(
+                [[self.env.render(i, v, FILMED_SIDE) for v in views] for i in self.watched]
+            )
             earlier = [s.success for s in self.states[:-LINGER]]
             done = seen.truncated[self.watched] | np.any(earlier, axis=0)
             self._over = bool(done.all())

@@ -136,7 +136,7 @@ class Subject:
         """The policy in initial states 0, 1, … of those never trained on."""
         env = self._enter(config, shift, config.num_seeds * self.episodes)
         if self._mode is None:
-            agent = make_sac(config.sac, env.obs_dim, env.action_dim)
+            agent = make_sac(config.sac, env.obs_dim, env.action_dim, env.frame_shape)
             self._mode = jax.jit(jax.vmap(agent.mode))
         try:
             steps = -(-config.episode_length // config.action_repeat)

@@ -18,6 +18,9 @@ from relam_jax.keypoints.keyframes import KeyframeConfig
 from relam_jax.keypoints.selection import SelectionConfig
 from relam_jax.reward.stage_machine import RewardConfig
 
+MAX_FILM_BYTES = 16 * 10**9
+"""Frames that a run may keep in memory."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -38,8 +41,9 @@ class TrainConfig:
     in the simulator; final: only the last subgoal; dacfo: a discriminator's, of demonstrations
     against the policy; diffusion: how sure a video model of the demonstrations is of what comes
     next; dense, sparse: the simulator's own."""
-    observation: Literal["keypoints", "keypoints+proprio"] = "keypoints+proprio"
-    """What the policy sees; `keypoints` alone is the paper's."""
+    observation: Literal["keypoints", "keypoints+proprio", "rgb"] = "keypoints+proprio"
+    """What the policy sees; `keypoints` alone is the paper's; rgb: keypoints and the cameras'
+    frames."""
     keypoints: Literal["projected", "tracked"] = "projected"
     """projected: the simulator's own points, an oracle tracker; tracked: followed by Lucas-Kanade
     in rendered images, no simulator state (several times slower)."""
@@ -56,7 +60,7 @@ class TrainConfig:
     learning_starts: int = 2_000
     """env_steps a seed of random actions before learning."""
     replay_capacity: int = 50_000
-    """Agent steps a seed that are kept, rounded up to a multiple of num_envs."""
+    """Agent steps a seed that are kept, rounded up to a multiple of num_envs; of rgb 42 kB each."""
     action_repeat: int = 3
     """env_steps an agent step."""
     episode_length: int = 150
@@ -92,9 +96,21 @@ class TrainConfig:
         return max(1, round(self.utd * self.env_steps_per_iteration)) if self.utd > 0 else 0
 
     @property
+    def episode_agent_steps(self) -> int:
+        """Time limit, agent steps."""
+        return self.episode_length // self.action_repeat
+
+    @property
     def frame_size(self) -> int:
         """Pixels a side of the images that the policy or the reward looks at; 0: neither does."""
+        if self.observation == "rgb":
+            return 84
         return self.diffusion.frame_size if self.reward == "diffusion" else 0
+
+    @property
+    def film_bytes(self) -> int:
+        """Memory that the frames of all seeds' replays take, for two views."""
+        return self.num_seeds * self.replay_capacity * 2 * 3 * self.frame_size**2
 
     @property
     def run_folder(self) -> Path:
@@ -136,6 +152,17 @@ class TrainConfig:
             )
         if self.reward == "diffusion":
             make_judge(self.diffusion)
+        if self.observation == "rgb" and self.reward in ("dacfo", "diffusion"):
+            raise ValueError(
+                f"--reward {self.reward} is for observations without frames: choose --observation "
+                "keypoints or keypoints+proprio"
+            )
+        if self.observation == "rgb" and self.film_bytes > MAX_FILM_BYTES:
+            raise ValueError(
+                f"the frames of {self.num_seeds} × --replay_capacity {self.replay_capacity} would "
+                f"take {self.film_bytes / 1e9:.0f} GB, more than {MAX_FILM_BYTES / 1e9:.0f}: "
+                "lower --replay_capacity or --num_seeds"
+            )
         if self.learning_starts >= self.total_env_steps:
             raise ValueError(
                 f"--learning_starts {self.learning_starts} leaves nothing of --total_env_steps "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -31,12 +31,12 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    env: GoalEnv, act: Callable[[Array], Array], num_seeds: int, agent_steps: int
+    env: GoalEnv, act: Callable[[Any], Array], num_seeds: int, agent_steps: int
 ) -> Evaluation:
     """Run every environment of `env` through one episode; environments are (seed, episode),
     seed-major.
 
-    `act` maps observations (S, P, D) to actions (S, P, A). Episode p takes the initial state p, the
+    `act` maps observations (S, P, …) to actions (S, P, A). Episode p takes the initial state p, the
     same for each seed.
     """
     episodes = env.num_envs // num_seeds
@@ -44,7 +44,7 @@ def evaluate(
     obs = env.reset(init_states=states)
     first, total, step = np.full(env.num_envs, np.inf), np.zeros(env.num_envs), None
     for t in range(1, agent_steps + 1):
-        action = act(obs.reshape(num_seeds, episodes, -1))
+        action = act(jax.tree.map(lambda x: x.reshape(num_seeds, episodes, *x.shape[1:]), obs))
         step = env.step(np.asarray(action).reshape(env.num_envs, -1))
         obs = step.obs
         first = np.where(step.success, np.minimum(first, t), first)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from relam_jax.agents.frames import Sight, stacked
 from relam_jax.anticipation.plan import Plan
 from relam_jax.diffusion.pay import DiffusionPay
 from relam_jax.envs.protocol import BatchedEnv, Candidates, EnvState
@@ -37,9 +38,9 @@ from relam_jax.training.imitation import box_middle, mean_point
 class Step(NamedTuple):
     """What an agent step led to; axis N environments."""
 
-    obs: Float[Array, "N D"]
+    obs: Float[Array, "N D"] | Sight
     """of the new episode where the old one ended."""
-    final_obs: Float[Array, "N D"]
+    final_obs: Float[Array, "N D"] | Sight
     """of the state the action led to, also where the episode ended."""
     reward: Float[Array, " N"]
     pay: Float[Array, " N"]
@@ -133,8 +134,8 @@ class GoalEnv:
     ) -> None:
         """`gamma` is the learner's discount an agent step: what it is paid depends on it. With a
         `frame_size` the images of the cameras (of the first `frame_views`), so many pixels a side,
-        are in `frames`. `film` makes, of the first images of the first camera, what pays for such
-        images in the place of `reward`.
+        are in `frames`; observations `rgb` are a `Sight` of them. `film` makes, of the first images
+        of the first camera, what pays for such images in the place of `reward`.
 
         `reward` decides what a step pays. With `dacfo`, whose pay is the learner's own business,
         that is the keypoint reward, and observations end with where each entity is in each view
@@ -143,7 +144,7 @@ class GoalEnv:
         reward stays the keypoints' and the pay is another.
         """
         self.env, self.planner, self.reward_source = env, planner, reward
-        self.frame_size = frame_size
+        self.frame_size, self._with_sight = frame_size, observation == "rgb"
         self.frame_views = frame_views or len(env.view_names)
         self.frames: np.ndarray | None = None
         self.candidates = env.reset()
@@ -197,12 +198,13 @@ class GoalEnv:
         n, v, e = plan.valid.shape[:3]
         blank = StageState(jnp.zeros(n, jnp.int32), jnp.zeros((n, v, e)), jnp.zeros(n))
         middle = self._middle()
-        self.goal, self.stage, self.shift, self.obs = begin(
+        self.goal, self.stage, self.shift, self._vector = begin(
             (goal, blank, middle), everywhere, plan, seen, middle
         )
-        self.obs_dim, self.action_dim = self.obs.shape[1], env.action_dim
+        self.obs_dim, self.action_dim = self._vector.shape[1], env.action_dim
         if frame_size:
             self.frames = self._look(everywhere)
+        self.obs = self._observed()
         self.film = None
         if film is not None:
             assert self.frames is not None, "what pays for images needs a frame_size"
@@ -212,6 +214,19 @@ class GoalEnv:
     def num_envs(self) -> int:
         """N."""
         return self.env.num_envs
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int] | None:
+        """(H, W, C) of the observation's frames; None if it has none."""
+        size = self.frame_size
+        return (size, size, 3 * len(self.env.view_names)) if self._with_sight else None
+
+    def _observed(self) -> Any:
+        """The observation, of `_vector` and `frames`."""
+        if not self._with_sight:
+            return self._vector
+        assert self.frames is not None
+        return Sight(self._vector, stacked(self.frames))
 
     def _plan(self, candidates: Candidates) -> Plan:
         plan = self.planner(candidates.points, candidates.visibility)
@@ -245,36 +260,36 @@ class GoalEnv:
                 frames[index, view] = image
         return frames
 
-    def reset(
-        self, mask: np.ndarray | None = None, init_states: np.ndarray | None = None
-    ) -> Float[Array, "N D"]:
+    def reset(self, mask: np.ndarray | None = None, init_states: np.ndarray | None = None) -> Any:
         """Start new episodes where `mask` is True (everywhere if None)."""
         mask = np.ones(self.num_envs, bool) if mask is None else mask
         self.candidates = self.env.reset(mask, init_states)
         plan = self._plan(self.candidates)
         seen = _on_device(self.env.follow(np.asarray(plan.indices), mask))
-        self.goal, self.stage, self.shift, self.obs = self._begin(
+        self.goal, self.stage, self.shift, self._vector = self._begin(
             (self.goal, self.stage, self.shift), mask, plan, seen, self._middle()
         )
         if self.frame_size:
             self.frames = self._look(mask)
             if self.film is not None:
                 self.film.begin(mask, self.frames[:, 0])
+        self.obs = self._observed()
         return self.obs
 
     def step(self, action: Float[np.ndarray, "N A"]) -> Step:
         """One agent step, and a reset of the environments whose time is up."""
         seen = self.env.step(action)
-        self.stage, final_obs, reward, pay = self._advance(
+        self.stage, self._vector, reward, pay = self._advance(
             self.goal, self.stage, _on_device(seen), self.shift
         )
         if self.reward_source == "dense":
             reward = pay = jnp.asarray(seen.env_reward)
         elif self.reward_source == "sparse":
             reward = pay = jnp.asarray(seen.success, jnp.float32)
-        ended, num_stages, self.obs = self.stage, self.goal.num_stages, final_obs
+        ended, num_stages = self.stage, self.goal.num_stages
         if self.frame_size:
             self.frames = self._look(np.ones(self.num_envs, bool))
+        self.obs = final_obs = self._observed()
             if self.film is not None:
                 pay = self.film.pay(self.frames[:, 0], seen.success)
         final_frames = self.frames
@@ -299,7 +314,7 @@ class GoalEnv:
             "env": self.env.state(),
             "goal": self.goal._asdict(),
             "stage": self.stage._asdict(),
-            "obs": self.obs,
+            "obs": self._vector,
             **({} if self.shift is None else {"shift": self.shift}),
             **({} if self.frames is None else {"frames": self.frames}),
             **({} if self.film is None else {"film": self.film.state()}),
@@ -310,8 +325,9 @@ class GoalEnv:
         self.env.set_state(jax.tree.map(np.asarray, state["env"]))
         self.goal = Goal(**jax.tree.map(jnp.asarray, state["goal"]))
         self.stage = StageState(**jax.tree.map(jnp.asarray, state["stage"]))
-        self.obs = jnp.asarray(state["obs"])
+        self._vector = jnp.asarray(state["obs"])
         self.shift = None if self.shift is None else jnp.asarray(state["shift"])
         self.frames = None if self.frames is None else np.array(state["frames"])
         if self.film is not None:
             self.film.set_state(state["film"])
+        self.obs = self._observed()

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from relam_jax.agents import replay
+from relam_jax.agents import frames, replay
 from relam_jax.agents.dacfo import METRICS, DACfO, Discriminator
 from relam_jax.agents.sac import SAC, Learner, make_sac
 from relam_jax.anticipation.plan import Anticipation, make_planner, remember
@@ -133,20 +133,23 @@ def make_steps(
     shape = (config.updates_per_iteration, config.sac.batch_size)
 
     @jax.jit
-    def act(actor: Any, obs: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def act(actor: Any, obs: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         key, now = jax.random.split(key)
         keys = jax.random.split(now, config.num_seeds)
-        return jax.vmap(agent.act)(
-            actor, obs.reshape(config.num_seeds, -1, obs.shape[-1]), keys
-        ), key
+        obs = jax.tree.map(lambda x: x.reshape(config.num_seeds, -1, *x.shape[1:]), obs)
+        return jax.vmap(agent.act)(actor, obs, keys), key
 
     @jax.jit
-    def mode(actor: Any, obs: jax.Array) -> jax.Array:
+    def mode(actor: Any, obs: Any) -> jax.Array:
         return jax.vmap(agent.mode)(actor, obs)
 
     @partial(jax.jit, donate_argnums=(0, 1))
     def learn(
-        learner: Learner, judge: Discriminator | None, buffer: replay.Replay, key: jax.Array
+        learner: Learner,
+        judge: Discriminator | None,
+        buffer: replay.Replay,
+        film: frames.Film | None,
+        key: jax.Array,
     ) -> tuple[Learner, Discriminator | None, dict]:
         keys = jax.random.split(key, config.num_seeds)
         draw = partial(
@@ -154,7 +157,8 @@ def make_steps(
         )
         if imitation is None:
             batches = jax.vmap(draw)(buffer, keys, gamma=learner.hyper.gamma)
-            learner, info = over_seeds(agent.update)(learner, batches)
+            shown = (film.frames,) if film else ()
+            learner, info = over_seeds(lambda *x: agent.update(*x, *shown))(learner, batches)
             return learner, None, info
 
         reward = imitation.reward
@@ -205,25 +209,35 @@ def train(
     run = config.run_folder
     env = make_goal_env(config, anticipation, config.num_seeds * config.num_envs, "train")
     eval_env = make_goal_env(config, anticipation, config.num_seeds * config.eval_episodes, "eval")
-    agent = make_sac(config.sac, env.obs_dim, env.action_dim)
+    agent = make_sac(config.sac, env.obs_dim, env.action_dim, env.frame_shape)
     imitation = make_imitation(config, anticipation) if config.reward == "dacfo" else None
     act, mode, learn = make_steps(config, agent, imitation)
     per_iteration = config.env_steps_per_iteration
     iterations = -(-config.total_env_steps // per_iteration)
-    capacity = -(-config.replay_capacity // config.num_envs) * config.num_envs
+    steps_kept = -(-config.replay_capacity // config.num_envs)
+    capacity, episode_steps = steps_kept * config.num_envs, config.episode_agent_steps
 
     # ---- state: everything that a checkpoint holds ----
     init_key, act_key, learn_key, random_key = jax.random.split(jax.random.key(config.seed), 4)
     seed_keys = jax.random.split(init_key, config.num_seeds)
     learner = jax.vmap(agent.init)(seed_keys)
     judge = jax.vmap(imitation.init)(seed_keys) if imitation else None
-    buffer = jax.vmap(lambda _: replay.init(capacity, env.obs_dim, env.action_dim))(seed_keys)
+    sighted = env.frame_shape is not None
+    empty = partial(replay.init, capacity, env.obs_dim, env.action_dim, sighted)
+    buffer = jax.vmap(lambda _: empty())(seed_keys)
+
+    def new_film() -> frames.Film | None:
+        length = frames.film_length(steps_kept, episode_steps)
+        return frames.init(length, env.obs.frames) if sighted else None
+
+    film = new_film()
     iteration, next_eval, stored_since, seconds = 0, 0, 0, defaultdict(float)
 
     def snapshot() -> dict[str, Any]:
         return {
             "learner": learner._asdict(),
             "replay": buffer._asdict() if config.checkpoint_replay else {},
+            **({"film": film._asdict()} if film and config.checkpoint_replay else {}),
             "env": env.state(),
             "act_key": act_key,
             "iteration": np.int64(iteration),
@@ -239,6 +253,7 @@ def train(
         if config.checkpoint_replay:
             buffer = replay.Replay(**stored["replay"])
         env.set_state(stored["env"])
+        film = frames.Film(**stored["film"]) if "film" in stored else new_film()
         act_key = stored["act_key"]
         iteration, next_eval = int(stored["iteration"]), int(stored["next_eval"])
         stored_since = 0 if config.checkpoint_replay else iteration
@@ -267,7 +282,7 @@ def train(
             eval_env,
             lambda obs: mode(learner.average_actor, obs),
             config.num_seeds,
-            config.episode_length // config.action_repeat,
+            config.episode_agent_steps,
         )
         seconds["evaluating"] += time.monotonic() - began
         metrics = summary(result)
@@ -299,13 +314,18 @@ def train(
             info = {}
             if warm and config.updates_per_iteration:  # runs while the simulators step
                 key = jax.random.fold_in(learn_key, iteration)
-                learner, judge, info = learn(learner, judge, buffer, key)
+                learner, judge, info = learn(learner, judge, buffer, film, key)
             stepped = time.monotonic()
             step = env.step(np.asarray(action))
             seconds["stepping"] += time.monotonic() - stepped
-            buffer = store(buffer, obs, action, step.pay, step.final_obs, step.truncated)
+            final = step.final_obs
+            if film:
+                film, obs, final = frames.record(
+                    film, obs, final, step.obs, step.truncated, episode_steps
+                )
+            buffer = store(buffer, obs, action, step.pay, final, step.truncated)
             waited = time.monotonic()
-            jax.block_until_ready((learner, buffer))
+            jax.block_until_ready((learner, buffer, film))
             seconds["learning"] += time.monotonic() - waited
             seconds["training"] += time.monotonic() - began
             iteration += 1

@@ -20,12 +20,19 @@ def anticipation() -> Anticipation:
     return untrained(("cam0", "cam1"))
 
 
-def untrained(view_names: tuple[str, ...]) -> Anticipation:
-    model = ModelConfig(width=16, num_heads=2, num_layers=1)
-    views = len(view_names)
-    shape = (1, 2, views, 2, 4)
+def untrained(
+    view_names: tuple[str, ...],
+    entity_names: tuple[str, ...] = ("gripper", "object"),
+    task: str = "drawer_open",
+) -> Anticipation:
+    views, entities = len(view_names), len(entity_names)
+    model = ModelConfig(width=16, num_heads=2, num_layers=1, num_entities=entities)
+    shape = (1, 2, views, entities, 4)
     params = AnticipationModel(model).init(
-        jax.random.key(0), jnp.zeros((*shape, 2)), jnp.ones(shape, bool), jnp.zeros((1, 12 * views))
+        jax.random.key(0),
+        jnp.zeros((*shape, 2)),
+        jnp.ones(shape, bool),
+        jnp.zeros((1, 6 * entities * views)),
     )
     # untrained, but with subgoals away from the start
     noise = jax.random.split(jax.random.key(1), len(jax.tree.leaves(params)))
@@ -35,12 +42,12 @@ def untrained(view_names: tuple[str, ...]) -> Anticipation:
         model=model,
         selection=SelectionConfig(num_keypoints=4),
         keyframes=KeyframeConfig(),
-        task="drawer_open",
+        task=task,
         view_names=view_names,
-        entity_names=("gripper", "object"),
+        entity_names=entity_names,
         num_stages=2,
         test_error=(0.01, 0.01),
-        group_error=(((0.01, 0.01),) * views,) * 2,
+        group_error=(((0.01,) * entities,) * views,) * 2,
         params=jax.tree.unflatten(structure, leaves),
     )
 

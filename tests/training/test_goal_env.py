@@ -1,7 +1,9 @@
 """Observation, reward and resets on the real simulator."""
 
+import itertools
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 
 import jax
 import numpy as np
@@ -69,6 +71,49 @@ def test_frames_show_the_state_the_action_led_to_and_then_the_new_episode(env):
     looking.step(np.full((3, 4), -1.0, np.float32))
     looking.set_state(kept)
     np.testing.assert_array_equal(looking.frames, kept["frames"])
+
+
+def test_rgb_is_the_keypoints_beside_what_the_cameras_show(anticipation):
+    env = make_goal_env(replace(CONFIG, observation="rgb"), anticipation, 2, "train")
+    plain = make_goal_env(replace(CONFIG, observation="keypoints"), anticipation, 2, "train")
+    assert env.frame_shape == (84, 84, 6) and plain.frame_shape is None
+    rng = np.random.default_rng(0)
+    for t in range(5):
+        action = rng.uniform(-1, 1, (2, 4)).astype(np.float32)
+        seen, points = env.step(action), plain.step(action)
+        for name in ("obs", "final_obs"):
+            sight = getattr(seen, name)
+            np.testing.assert_array_equal(sight.vector, getattr(points, name))
+            assert sight.frames.shape == (2, 84, 84, 6) and sight.frames.dtype == np.uint8
+        np.testing.assert_array_equal(seen.final_obs.frames[..., 3:], seen.final_frames[:, 1])
+        other = np.any(seen.obs.frames != seen.final_obs.frames, axis=(1, 2, 3))
+        assert other.tolist() == seen.truncated.tolist() == [t == 3] * 2
+    kept = env.state()
+    env.step(action)
+    env.set_state(kept)
+    for a, b in zip(env.obs, seen.obs, strict=True):
+        np.testing.assert_array_equal(a, b)
+    # a film of the same episode is not as small
+    assert env.env.render(0, 1).shape == (84, 84, 3)
+    assert env.env.render(0, 1, 256).shape == (256, 256, 3)
+    env.env.close()
+    plain.env.close()
+
+
+@pytest.mark.skipif(find_spec("mani_skill") is None, reason="make setup EXTRAS=maniskill")
+def test_rgb_in_maniskill():
+    config = replace(CONFIG, task="push_cube", observation="rgb", sim="cpu", episode_length=2)
+    entities = ("gripper", "object", "goal")
+    model = untrained(("cam0", "cam1"), entities, "push_cube")
+    try:
+        env = make_goal_env(config, model, 2, "train")
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    seen = [env.obs, *(env.step(np.ones((2, env.action_dim), np.float32)).obs for _ in range(2))]
+    for before, after in itertools.pairwise(seen):
+        assert before.frames.shape == (2, 84, 84, 6) and before.frames.std() > 10
+        assert (before.frames != after.frames).any((1, 2, 3)).all()
+    env.env.close()
 
 
 def test_final_reward_has_one_stage(anticipation):

@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 
 from relam_jax.agents import replay
-from relam_jax.agents.sac import make_sac
+from relam_jax.agents.sac import SACConfig, make_sac
 from relam_jax.training.config import TrainConfig
 from relam_jax.training.loop import check_finite, make_steps, over_seeds, store
 
 
-@pytest.mark.parametrize("reward", ["relam", "dacfo"])
+@pytest.mark.parametrize(
+    "reward,observation",
+    [("relam", "keypoints+proprio"), ("dacfo", "keypoints+proprio"), ("relam", "rgb")],
+)
 def test_act_and_learn_are_traced_exactly_once_in_a_run(
-    anticipation, records_folder, tmp_path, monkeypatch, reward
+    anticipation, records_folder, tmp_path, monkeypatch, reward, observation
 ):
     from relam_jax.training import loop
 
@@ -47,12 +50,14 @@ def test_act_and_learn_are_traced_exactly_once_in_a_run(
         data=str(records_folder),
         out=str(tmp_path),
         reward=reward,
+        observation=observation,
         num_envs=2,
         total_env_steps=360,
         learning_starts=60,
         episode_length=60,
         eval_every=120,
         eval_episodes=2,
+        sac=SACConfig(batch_size=4 if observation == "rgb" else 256),
     )
     loop.train(config, anticipation)
     assert traces == {"act": 1, "update": 1, "discriminate": int(reward == "dacfo")}

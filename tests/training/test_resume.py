@@ -71,50 +71,42 @@ def assert_same(a, b, path=""):
 
 
 @pytest.fixture(scope="module")
-def whole(anticipation_folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("whole") / "run"
-    result = run(out, anticipation_folder)
-    assert result.returncode == 0, result.stderr
-    return out
-
-
-@pytest.fixture(scope="module")
-def whole_dacfo(anticipation_folder, records_folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("whole") / "run"
-    result = run(out, anticipation_folder, "--reward=dacfo", f"--data={records_folder}")
-    assert result.returncode == 0, result.stderr
-    return out
-
-
-def short_fit(records_folder):
-    """Arguments of a video model that has hardly begun to learn."""
-    videos = records_folder.parent / "drawer_open"
+def options(records_folder):
+    """Arguments of each kind of run."""
+    records = f"--data={records_folder}"
+    videos = f"--diffusion.videos={records_folder.parent / 'drawer_open'}"
     steps = ["--diffusion.vq_steps=20", "--diffusion.fit_steps=20", "--diffusion.batch_size=4"]
-    return [
-        "--reward=diffusion",
-        f"--data={records_folder}",
-        f"--diffusion.videos={videos}",
-        *steps,
-    ]
+    return {
+        "relam": [],
+        "dacfo": ["--reward=dacfo", records],
+        "diffusion": ["--reward=diffusion", records, videos, *steps],
+        "rgb": ["--observation=rgb", "--sac.batch_size=2", "--utd=0.1", "--replay_capacity=40"],
+    }
 
 
-@pytest.fixture(scope="module")
-def whole_diffusion(anticipation_folder, records_folder, tmp_path_factory):
+def finished(kind, anticipation_folder, options, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
-    result = run(out, anticipation_folder, *short_fit(records_folder))
+    result = run(out, anticipation_folder, *options[kind])
     assert result.returncode == 0, result.stderr
     return out
 
 
-@pytest.mark.parametrize("reward", ["relam", "dacfo", "diffusion"])
+@pytest.fixture(scope="module")
+def whole(anticipation_folder, options, tmp_path_factory):
+    return finished("relam", anticipation_folder, options, tmp_path_factory)
+
+
+@pytest.mark.parametrize("kind", ["relam", "dacfo", "diffusion", "rgb"])
 def test_kill_nine_and_resume_equals_an_uninterrupted_run(
-    reward, anticipation_folder, records_folder, tmp_path, request
+    kind, anticipation_folder, options, tmp_path, tmp_path_factory, request
 ):
-    whole = request.getfixturevalue("whole" if reward == "relam" else f"whole_{reward}")
-    out, words = tmp_path / "run", [f"--reward={reward}"]
-    words += [f"--data={records_folder}"] if reward == "dacfo" else []
-    if reward == "diffusion":
-        words = [*short_fit(records_folder), f"--diffusion.model={whole / 'diffusion'}"]
+    if kind == "relam":
+        whole = request.getfixturevalue("whole")
+    else:
+        whole = finished(kind, anticipation_folder, options, tmp_path_factory)
+    out, words = tmp_path / "run", options[kind]
+    if kind == "diffusion":
+        words = [*words, f"--diffusion.model={whole / 'diffusion'}"]
     process = subprocess.Popen(
         command(out, anticipation_folder, "--checkpoint_minutes=0.001", *words),
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -133,8 +125,10 @@ def test_kill_nine_and_resume_equals_an_uninterrupted_run(
     (step, a), (other, b) = final_state(whole), final_state(out)
     assert step == other == 960
     assert_same(a, b)
-    assert ("discriminator" in a) == ("shift" in a["env"]) == (reward == "dacfo")
-    assert ("film" in a["env"]) == ("frames" in a["env"]) == (reward == "diffusion")
+    assert ("discriminator" in a) == ("shift" in a["env"]) == (kind == "dacfo")
+    assert ("frames" in a["env"]) == (kind in ("diffusion", "rgb"))
+    assert ("film" in a) == (kind == "rgb")
+    assert ("film" in a["env"]) == (kind == "diffusion")
     without_times = [row.rsplit(",", 2)[0] for row in (whole / "eval.csv").read_text().split()]
     assert [r.rsplit(",", 2)[0] for r in (out / "eval.csv").read_text().split()] == without_times
 
@@ -177,6 +171,8 @@ def test_an_existing_run_is_neither_overwritten_nor_silently_changed(whole, anti
         (["--anticipation=/nonexistent"], "no anticipation model at"),
         (["--reward=dacfo", "--data=/nonexistent"], "there is no data set at /nonexistent"),
         (["--reward=diffusion", "--data=/nonexistent"], "there is no data set at /nonexistent"),
+        (["--reward=dacfo", "--observation=rgb"], "is for observations without frames"),
+        (["--observation=rgb", "--replay_capacity=1000000"], "would take 85 GB, more than 16"),
         (["--reward=oracle", "--keypoints=tracked"], "--reward oracle needs --keypoints projected"),
     ],
 )

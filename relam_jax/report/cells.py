@@ -92,6 +92,7 @@ class Cell:
         words += ["Lucas-Kanade"] * (self.tracker == "lucas_kanade")
         words += ["1 view"] * (self.views == 1)
         words += ["no proprio"] * (self.observation == "keypoints")
+        words += ["rgb"] * (self.observation == "rgb")
         words += ["tracked"] * (self.keypoints == "tracked")
         words += [self.variant] * bool(self.variant)
         return ", ".join(words)

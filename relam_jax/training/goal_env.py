@@ -130,18 +130,18 @@ class GoalEnv:
         gamma: float = 0.9,
         frame_size: int = 0,
         frame_views: int | None = None,
-        film: Callable[[np.ndarray], DiffusionPay] | None = None,
+        video_pay: Callable[[np.ndarray], DiffusionPay] | None = None,
     ) -> None:
         """`gamma` is the learner's discount an agent step: what it is paid depends on it. With a
         `frame_size` the images of the cameras (of the first `frame_views`), so many pixels a side,
-        are in `frames`; observations `rgb` are a `Sight` of them. `film` makes, of the first images
-        of the first camera, what pays for such images in the place of `reward`.
+        are in `frames`; observations `rgb` are a `Sight` of them. `video_pay` makes, of the first
+        images of the first camera, what pays for such images in the place of `reward`.
 
         `reward` decides what a step pays. With `dacfo`, whose pay is the learner's own business,
         that is the keypoint reward, and observations end with where each entity is in each view
         (training/imitation.py): policy and discriminator see it, and the policy all else besides,
-        plan and stage included, so that the reward alone tells the runs apart. With `film` too the
-        reward stays the keypoints' and the pay is another.
+        plan and stage included, so that the reward alone tells the runs apart. With `video_pay` too
+        the reward stays the keypoints' and the pay is another.
         """
         self.env, self.planner, self.reward_source = env, planner, reward
         self.frame_size, self._with_sight = frame_size, observation == "rgb"
@@ -205,10 +205,10 @@ class GoalEnv:
         if frame_size:
             self.frames = self._look(everywhere)
         self.obs = self._observed()
-        self.film = None
-        if film is not None:
+        self.video_pay = None
+        if video_pay is not None:
             assert self.frames is not None, "what pays for images needs a frame_size"
-            self.film = film(self.frames[:, 0])
+            self.video_pay = video_pay(self.frames[:, 0])
 
     @property
     def num_envs(self) -> int:
@@ -250,7 +250,7 @@ class GoalEnv:
         frames = np.zeros(shape, np.uint8) if self.frames is None else self.frames.copy()
         for index in np.flatnonzero(mask).tolist():
             for view in range(shape[1]):
-                image = self.env.render(index, view)
+                image = self.env.render(index, view, size)
                 if image is None:
                     raise RuntimeError(
                         f"this run needs pictures: {getattr(self.env, 'why_no_picture', '')}"
@@ -271,8 +271,8 @@ class GoalEnv:
         )
         if self.frame_size:
             self.frames = self._look(mask)
-            if self.film is not None:
-                self.film.begin(mask, self.frames[:, 0])
+            if self.video_pay is not None:
+                self.video_pay.begin(mask, self.frames[:, 0])
         self.obs = self._observed()
         return self.obs
 
@@ -289,9 +289,9 @@ class GoalEnv:
         ended, num_stages = self.stage, self.goal.num_stages
         if self.frame_size:
             self.frames = self._look(np.ones(self.num_envs, bool))
+            if self.video_pay is not None:
+                pay = self.video_pay.pay(self.frames[:, 0], seen.success)
         self.obs = final_obs = self._observed()
-            if self.film is not None:
-                pay = self.film.pay(self.frames[:, 0], seen.success)
         final_frames = self.frames
         if seen.truncated.any():
             self.reset(seen.truncated)
@@ -317,7 +317,7 @@ class GoalEnv:
             "obs": self._vector,
             **({} if self.shift is None else {"shift": self.shift}),
             **({} if self.frames is None else {"frames": self.frames}),
-            **({} if self.film is None else {"film": self.film.state()}),
+            **({} if self.video_pay is None else {"video_pay": self.video_pay.state()}),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -328,6 +328,6 @@ class GoalEnv:
         self._vector = jnp.asarray(state["obs"])
         self.shift = None if self.shift is None else jnp.asarray(state["shift"])
         self.frames = None if self.frames is None else np.array(state["frames"])
-        if self.film is not None:
-            self.film.set_state(state["film"])
+        if self.video_pay is not None:
+            self.video_pay.set_state(state["video_pay"])
         self.obs = self._observed()

@@ -46,7 +46,6 @@ def make_task_env(
     Raises:
         ValueError: the model was trained for another task, other views or other entities.
     """
-    only_frames = config.frame_size and config.keypoints == "projected"  # no tracker looks too
     env = make_env(
         config.task,
         num_envs,
@@ -56,7 +55,6 @@ def make_task_env(
         occlusion=config.occlusion,
         env_reward=config.reward == "dense",
         shift=shift,
-        **({"render_size": config.frame_size} if only_frames else {}),
         **_pool(config, anticipation, split),
     )
     known = (anticipation.view_names, anticipation.entity_names)
@@ -93,11 +91,11 @@ def with_goals(
         gamma=config.sac.gamma,
         frame_size=0 if only_evaluated else config.frame_size,
         frame_views=1 if pays_for_images else None,
-        film=_film(config) if pays_for_images and not only_evaluated else None,
+        video_pay=_video_pay(config) if pays_for_images and not only_evaluated else None,
     )
 
 
-def _film(config: TrainConfig) -> Callable[[np.ndarray], DiffusionPay]:
+def _video_pay(config: TrainConfig) -> Callable[[np.ndarray], DiffusionPay]:
     """What pays for the first camera's images, of the first ones."""
     folder, settings = config.video_model_folder, config.diffusion
     model = load_video_model(folder, settings, config.action_repeat)
@@ -387,7 +385,7 @@ def flush(window: dict[str, list], env: GoalEnv) -> dict[str, float]:
     """Means of what was gathered since the last call, by name."""
     reward, met = (float(np.mean(window[name])) for name in ("reward", "met"))
     metrics = {"reward": reward, "stages_met": met}
-    if env.film is not None:
+    if env.video_pay is not None:
         metrics["pay"] = float(np.mean(window["pay"]))
     for name in ("stage", "success"):
         if window[name]:

@@ -128,7 +128,7 @@ def test_kill_nine_and_resume_equals_an_uninterrupted_run(
     assert ("discriminator" in a) == ("shift" in a["env"]) == (kind == "dacfo")
     assert ("frames" in a["env"]) == (kind in ("diffusion", "rgb"))
     assert ("film" in a) == (kind == "rgb")
-    assert ("film" in a["env"]) == (kind == "diffusion")
+    assert ("video_pay" in a["env"]) == (kind == "diffusion")
     without_times = [row.rsplit(",", 2)[0] for row in (whole / "eval.csv").read_text().split()]
     assert [r.rsplit(",", 2)[0] for r in (out / "eval.csv").read_text().split()] == without_times
 

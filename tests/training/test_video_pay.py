@@ -58,10 +58,10 @@ def test_training_is_paid_for_frames_and_evaluation_does_not_look(config, antici
         np.testing.assert_array_equal(step.reward, other.reward)
         np.testing.assert_array_equal(step.final_obs, other.final_obs)
         assert np.isfinite(step.pay).all() and (np.asarray(step.pay) != other.pay).all()
-        past = np.asarray(env.film.past)
+        past = np.asarray(env.video_pay.past)
         started = (past == past[:, :1]).all()
         assert started == (t == 3), "an episode begins with its first frame, repeated"
     evaluated = make_goal_env(config, anticipation, 2, "eval")
-    assert evaluated.frames is None and evaluated.film is None
+    assert evaluated.frames is None and evaluated.video_pay is None
     for each in (env, plain, evaluated):
         each.env.close()

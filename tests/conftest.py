@@ -1,11 +1,13 @@
-"""Shared by all tests: one thread, no GPU, small synthetic tasks; what is compiled is kept for the
-next test, and the next run."""
+"""Shared by all tests: one thread, no GPU, small synthetic tasks; runs of one session share what
+they compile."""
 
+import atexit
 import os
-from pathlib import Path
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-CACHE = Path(__file__).parents[1] / ".cache" / "jax"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+COMPILED = tempfile.TemporaryDirectory(prefix="relam-jax-compiled-")
+atexit.register(COMPILED.cleanup)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"

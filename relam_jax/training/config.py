@@ -63,6 +63,10 @@ class TrainConfig:
     """Agent steps a seed that are kept, rounded up to a multiple of num_envs; of rgb 42 kB each."""
     action_repeat: int = 3
     """env_steps an agent step."""
+    arm_scale: float = 1.0
+    """Share of the simulator's range of actions that moves the arm; the gripper has all of it. An
+    action of 1 is 10 cm in ManiSkill and 3 cm an agent step in Meta-World, and the temperature
+    holds the same noise in both."""
     episode_length: int = 150
     """Time limit, env_steps: about twice what the scripted experts take (door_open: up to 114)."""
     sim: Literal["auto", "gpu", "cpu"] = "auto"
@@ -137,6 +141,8 @@ class TrainConfig:
         for name in ("num_envs", "num_seeds", "total_env_steps", "action_repeat", "eval_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 < self.arm_scale <= 1:
+            raise ValueError(f"--arm_scale must be in (0, 1], not {self.arm_scale}")
         if self.episode_length % self.action_repeat:
             raise ValueError(
                 f"--episode_length {self.episode_length} is no multiple of "

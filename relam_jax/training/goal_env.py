@@ -128,11 +128,13 @@ class GoalEnv:
         reward: str = "relam",
         observation: str = "keypoints+proprio",
         gamma: float = 0.9,
+        arm_scale: float = 1.0,
         frame_size: int = 0,
         frame_views: int | None = None,
         video_pay: Callable[[np.ndarray], DiffusionPay] | None = None,
     ) -> None:
-        """`gamma` is the learner's discount an agent step: what it is paid depends on it. With a
+        """`gamma` is the learner's discount an agent step: what it is paid depends on it. All of an
+        action but its last number, the gripper, is multiplied by `arm_scale`. With a
         `frame_size` the images of the cameras (of the first `frame_views`), so many pixels a side,
         are in `frames`; observations `rgb` are a `Sight` of them. `video_pay` makes, of the first
         images of the first camera, what pays for such images in the place of `reward`.
@@ -202,6 +204,8 @@ class GoalEnv:
             (goal, blank, middle), everywhere, plan, seen, middle
         )
         self.obs_dim, self.action_dim = self._vector.shape[1], env.action_dim
+        self._scale = np.full(env.action_dim, arm_scale, np.float32)
+        self._scale[-1] = 1.0
         if frame_size:
             self.frames = self._look(everywhere)
         self.obs = self._observed()
@@ -278,7 +282,7 @@ class GoalEnv:
 
     def step(self, action: Float[np.ndarray, "N A"]) -> Step:
         """One agent step, and a reset of the environments whose time is up."""
-        seen = self.env.step(action)
+        seen = self.env.step(action * self._scale)
         self.stage, self._vector, reward, pay = self._advance(
             self.goal, self.stage, _on_device(seen), self.shift
         )

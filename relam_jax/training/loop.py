@@ -89,6 +89,7 @@ def with_goals(
         reward=config.reward,
         observation=config.observation,
         gamma=config.sac.gamma,
+        arm_scale=config.arm_scale,
         frame_size=0 if only_evaluated else config.frame_size,
         frame_views=1 if pays_for_images else None,
         video_pay=_video_pay(config) if pays_for_images and not only_evaluated else None,

@@ -115,6 +115,17 @@ def test_rgb_in_maniskill():
     env.env.close()
 
 
+def test_arm_scale_slows_the_arm_and_not_the_gripper(env):
+    slow = GoalEnv(env.env, env.planner, CONFIG.shaping, arm_scale=0.5)
+    obs = []
+    for scaled, action in ((env, [0.5, -0.5, 0.25, 1]), (slow, [1, -1, 0.5, 1])):
+        scaled.reset(init_states=np.zeros(3, int))
+        for _ in range(2):
+            step = scaled.step(np.tile(np.float32(action), (3, 1)))
+        obs.append(np.asarray(step.obs[:, -4:]))
+    np.testing.assert_array_equal(*obs)
+
+
 def test_final_reward_has_one_stage(anticipation):
     env = make_goal_env(replace(CONFIG, reward="final"), anticipation, 2, "train")
     assert env.max_stages == 1 and (np.asarray(env.goal.num_stages) == 1).all()

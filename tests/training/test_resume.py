@@ -168,6 +168,7 @@ def test_an_existing_run_is_neither_overwritten_nor_silently_changed(whole, anti
         (["--data=/nonexistent", "--anticipation="], "no keypoint records at /nonexistent"),
         (["--episode_length=50"], "no multiple of --action_repeat"),
         (["--episode_length=501"], "at most 500, the horizon of drawer_open"),
+        (["--arm_scale=1.5"], "--arm_scale must be in (0, 1]"),
         (["--anticipation=/nonexistent"], "no anticipation model at"),
         (["--reward=dacfo", "--data=/nonexistent"], "there is no data set at /nonexistent"),
         (["--reward=diffusion", "--data=/nonexistent"], "there is no data set at /nonexistent"),

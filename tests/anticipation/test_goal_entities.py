@@ -47,3 +47,4 @@ def test_the_presets_of_maniskill_know_their_goals():
     assert preset("pick_cube").selection.goal_entities == ("goal",)
     assert preset("PickCube-v1").task == "pick_cube"
     assert preset("drawer_open").selection.goal_entities == ()
+    assert (preset("PullCube-v1").arm_scale, preset("drawer_open").arm_scale) == (0.3, 1.0)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from relam_jax.transformer import Block
 
 
 @dataclass(frozen=True)
@@ -58,30 +59,6 @@ class Anticipated(NamedTuple):
     """logit that the next keyframe is the last."""
     cache: Cache
     """for the stages after these."""
-
-
-class Block(nn.Module):
-    """Pre-norm attention and MLP."""
-
-    config: ModelConfig
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "B N D"], mask: Bool[Array, "B 1 N M"], past: tuple[Array, ...]
-    ) -> tuple[Float[Array, "B N D"], tuple[Array, Array]]:
-        """`mask[b, 0, i, j]`: token i may look at token j, those of the `past` coming first."""
-        c = self.config
-        h = nn.LayerNorm()(x)
-        heads = (c.num_heads, c.width // c.num_heads)
-        query, key, value = (nn.DenseGeneral(heads, name=n)(h) for n in ("query", "key", "value"))
-        if past:
-            key, value = (
-                jnp.concatenate(kv, axis=1) for kv in zip(past, (key, value), strict=True)
-            )
-        h = jax.nn.dot_product_attention(query, key, value, mask=mask)
-        x = x + nn.DenseGeneral(c.width, axis=(-2, -1), name="out")(h)
-        h = nn.Dense(4 * c.width)(nn.LayerNorm()(x))
-        return x + nn.Dense(c.width)(nn.gelu(h)), (key, value)
 
 
 class AnticipationModel(nn.Module):
@@ -134,7 +111,9 @@ class AnticipationModel(nn.Module):
         mask = (order[began * tokens :, None] >= order) & seen[:, None, :]
         layers = []
         for layer in range(c.num_layers):
-            x, kept = Block(c)(x, mask[:, None], past.layers[layer] if past else ())
+            x, kept = Block(c.width, c.num_heads)(
+                x, mask[:, None], past.layers[layer] if past else ()
+            )
             layers.append(kept)
         x = nn.LayerNorm()(x)
         out = nn.Dense(3, kernel_init=nn.initializers.zeros)(x).reshape(*points.shape[:-1], 3)

@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from relam_jax.transformer import Block
+
 
 @dataclass(frozen=True)
 class DenoiserConfig:
@@ -31,24 +33,6 @@ class DenoiserConfig:
     """Attention heads."""
     num_layers: int = 2
     """Transformer blocks."""
-
-
-class Block(nn.Module):
-    """Pre-norm attention over all positions, and MLP."""
-
-    config: DenoiserConfig
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B P W"]) -> Float[Array, "B P W"]:
-        """Same shape."""
-        c = self.config
-        h = nn.LayerNorm()(x)
-        heads = (c.num_heads, c.width // c.num_heads)
-        query, key, value = (nn.DenseGeneral(heads, name=n)(h) for n in ("query", "key", "value"))
-        h = jax.nn.dot_product_attention(query, key, value)
-        x = x + nn.DenseGeneral(c.width, axis=(-2, -1), name="out")(h)
-        h = nn.Dense(4 * c.width)(nn.LayerNorm()(x))
-        return x + nn.Dense(c.width)(nn.gelu(h))
 
 
 class Denoiser(nn.Module):
@@ -70,7 +54,7 @@ class Denoiser(nn.Module):
         for age in range(past.shape[1]):
             x = x + before[age][past[:, age]]
         for _ in range(c.num_layers):
-            x = Block(c)(x)
+            x, _ = Block(c.width, c.num_heads)(x)
         return nn.Dense(self.num_codes, kernel_init=nn.initializers.zeros)(nn.LayerNorm()(x))
 
 

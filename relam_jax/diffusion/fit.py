@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Key, UInt8
 from tqdm import trange
 
 from relam_jax.diffusion.denoiser import Denoiser, DenoiserConfig, denoising_loss
@@ -149,6 +149,34 @@ def _optimizer(config: DiffusionConfig, steps: int) -> optax.GradientTransformat
     )
 
 
+def _descend(
+    grad_step: Callable[[Any, Array], tuple[Any, Array]],
+    carry: Any,
+    keys: Key[Array, " U"],
+    name: str,
+    log: Log,
+    look: Callable[[Any], dict[str, float]] = lambda carry: {},
+) -> Any:
+    """Scan `grad_step`, (carry, key) → (carry, loss), over `keys`; every `EVERY` of them `look`
+    adds to what is logged. FloatingPointError if the loss is NaN."""
+
+    @partial(jax.jit, donate_argnums=0)
+    def chunk(carry: Any, keys: Array) -> Any:
+        return jax.lax.scan(grad_step, carry, keys)
+
+    with trange(len(keys), desc=name, unit="step", disable=None) as bar:
+        for start in range(0, len(keys), EVERY):
+            now = keys[start : start + EVERY]
+            carry, losses = chunk(carry, now)
+            metrics = {"loss": float(losses.mean()), **look(carry)}
+            if not np.isfinite(metrics["loss"]):
+                raise FloatingPointError(f"the {name}'s loss is NaN after {start} steps")
+            log(start + len(now), metrics)
+            bar.update(len(now))
+            bar.set_postfix({k: f"{v:.4f}" for k, v in metrics.items()})
+    return carry
+
+
 def fit_codec(
     vqvae: VQVAE, frames: UInt8[np.ndarray, "F H H 3"], config: DiffusionConfig, seed: int, log: Log
 ) -> Codec:
@@ -158,27 +186,13 @@ def fit_codec(
     step = vq_step(vqvae, optimizer)
     codec = jax.jit(vqvae.init)(key, shown[:: max(1, len(shown) // 64)])
 
-    @partial(jax.jit, donate_argnums=0)
-    def chunk(carry: Any, keys: Array) -> Any:
-        def one(carry: Any, key: Array) -> Any:
-            rows = jax.random.randint(key, (config.batch_size,), 0, len(shown))
-            return step(carry, (shown[rows], jax.random.fold_in(key, 1)))
-
-        return jax.lax.scan(one, carry, keys)
+    def one(carry: Any, key: Array) -> Any:
+        rows = jax.random.randint(key, (config.batch_size,), 0, len(shown))
+        return step(carry, (shown[rows], jax.random.fold_in(key, 1)))
 
     carry = codec, optimizer.init(codec.params)
     keys = jax.random.split(jax.random.fold_in(key, 1), config.vq_steps)
-    with trange(config.vq_steps, desc="frames → tokens", unit="step", disable=None) as bar:
-        for start in range(0, config.vq_steps, EVERY):
-            now = keys[start : start + EVERY]
-            carry, losses = chunk(carry, now)
-            metrics = {"loss": float(losses.mean())}
-            if not np.isfinite(metrics["loss"]):
-                raise FloatingPointError(f"the autoencoder's loss is NaN after {start} steps")
-            log(start + len(now), metrics)
-            bar.update(len(now))
-            bar.set_postfix(loss=f"{metrics['loss']:.4f}")
-    return carry[0]
+    return _descend(one, carry, keys, "autoencoder", log)[0]
 
 
 def fit_denoiser(
@@ -213,28 +227,21 @@ def fit_denoiser(
         change, opt = optimizer.update(grads, opt, params)
         return (optax.apply_updates(params, change), opt), value
 
-    @partial(jax.jit, donate_argnums=0)
-    def chunk(carry: Any, keys: Array) -> Any:
-        return jax.lax.scan(one, carry, keys)
-
     @jax.jit
     def validate(params: Any) -> Array:
         return loss(params, jnp.asarray(validation), jax.random.key(0))
 
-    carry, best = (params, optimizer.init(params)), (np.inf, params)
+    best = np.inf, params
+
+    def look(carry: Any) -> dict[str, float]:
+        nonlocal best
+        error = float(validate(carry[0]))
+        if error < best[0]:
+            best = error, jax.tree.map(jnp.copy, carry[0])
+        return {"validation": error}
+
     keys = jax.random.split(data_key, config.fit_steps)
-    with trange(config.fit_steps, desc="video model", unit="step", disable=None) as bar:
-        for start in range(0, config.fit_steps, EVERY):
-            now = keys[start : start + EVERY]
-            carry, losses = chunk(carry, now)
-            metrics = {"loss": float(losses.mean()), "validation": float(validate(carry[0]))}
-            if not np.isfinite(metrics["loss"]):
-                raise FloatingPointError(f"the video model's loss is NaN after {start} steps")
-            log(start + len(now), metrics)
-            bar.update(len(now))
-            bar.set_postfix(validation=f"{metrics['validation']:.4f}")
-            if metrics["validation"] < best[0]:
-                best = metrics["validation"], jax.tree.map(jnp.copy, carry[0])
+    _descend(one, (params, optimizer.init(params)), keys, "video model", log, look)
     return best[1]
 
 

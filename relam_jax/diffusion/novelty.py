@@ -59,7 +59,9 @@ def make_rnd(code_size: int, learning_rate: float = 1e-4) -> RND:
     apply: Callable[..., Any] = network.apply
 
     def init(key: PRNGKeyArray) -> Novelty:
-        target, predictor = (network.init(k, jnp.zeros((1, code_size))) for k in _two(key))
+        target, predictor = (
+            network.init(k, jnp.zeros((1, code_size))) for k in jax.random.split(key)
+        )
         zero = jnp.zeros(())
         return Novelty(target, predictor, adam.init(predictor), zero, zero, zero)
 
@@ -83,8 +85,3 @@ def make_rnd(code_size: int, learning_rate: float = 1e-4) -> RND:
         return after, error / (jnp.sqrt(spread / count) + 1e-8)
 
     return RND(init, update)
-
-
-def _two(key: PRNGKeyArray) -> tuple[PRNGKeyArray, PRNGKeyArray]:
-    a, b = jax.random.split(key)
-    return a, b

@@ -73,7 +73,7 @@ def play(
             goals.append(env.goal)
         return mode(actor, obs)
 
-    agent_steps = -(-config.episode_length // config.action_repeat)
+    agent_steps = config.episode_agent_steps
     try:
         result = evaluate(env, act, config.num_seeds, agent_steps)
         return Outcome(result, env_steps, watch, goals[0])

@@ -139,7 +139,7 @@ class Subject:
             agent = make_sac(config.sac, env.obs_dim, env.action_dim, env.frame_shape)
             self._mode = jax.jit(jax.vmap(agent.mode))
         try:
-            steps = -(-config.episode_length // config.action_repeat)
+            steps = config.episode_agent_steps
             return evaluate(env, lambda obs: self._mode(self.actor, obs), config.num_seeds, steps)
         finally:
             env.env.close()

@@ -102,7 +102,7 @@ class TrainConfig:
     @property
     def episode_agent_steps(self) -> int:
         """Time limit, agent steps."""
-        return self.episode_length // self.action_repeat
+        return -(-self.episode_length // self.action_repeat)
 
     @property
     def frame_size(self) -> int:

@@ -130,14 +130,13 @@ class GoalEnv:
         gamma: float = 0.9,
         arm_scale: float = 1.0,
         frame_size: int = 0,
-        frame_views: int | None = None,
         video_pay: Callable[[np.ndarray], DiffusionPay] | None = None,
     ) -> None:
         """`gamma` is the learner's discount an agent step: what it is paid depends on it. All of an
         action but its last number, the gripper, is multiplied by `arm_scale`. With a
-        `frame_size` the images of the cameras (of the first `frame_views`), so many pixels a side,
-        are in `frames`; observations `rgb` are a `Sight` of them. `video_pay` makes, of the first
-        images of the first camera, what pays for such images in the place of `reward`.
+        `frame_size` the cameras' images, so many pixels a side, are in `frames`; observations `rgb`
+        are a `Sight` of them. `video_pay` makes, of the first camera's first images, what pays for
+        such images in the place of `reward`; then no other camera is looked at.
 
         `reward` decides what a step pays. With `dacfo`, whose pay is the learner's own business,
         that is the keypoint reward, and observations end with where each entity is in each view
@@ -147,7 +146,7 @@ class GoalEnv:
         """
         self.env, self.planner, self.reward_source = env, planner, reward
         self.frame_size, self._with_sight = frame_size, observation == "rgb"
-        self.frame_views = frame_views or len(env.view_names)
+        self._frame_views = len(env.view_names) if video_pay is None else 1
         self.frames: np.ndarray | None = None
         self.candidates = env.reset()
         plan = self._plan(self.candidates)
@@ -223,7 +222,7 @@ class GoalEnv:
     def frame_shape(self) -> tuple[int, int, int] | None:
         """(H, W, C) of the observation's frames; None if it has none."""
         size = self.frame_size
-        return (size, size, 3 * len(self.env.view_names)) if self._with_sight else None
+        return (size, size, 3 * self._frame_views) if self._with_sight else None
 
     def _observed(self) -> Any:
         """The observation, of `_vector` and `frames`."""
@@ -250,7 +249,7 @@ class GoalEnv:
         """What the cameras show, anew where `mask` is True. RuntimeError where no renderer
         works."""
         size = self.frame_size
-        shape = (self.num_envs, self.frame_views, size, size, 3)
+        shape = (self.num_envs, self._frame_views, size, size, 3)
         frames = np.zeros(shape, np.uint8) if self.frames is None else self.frames.copy()
         for index in np.flatnonzero(mask).tolist():
             for view in range(shape[1]):

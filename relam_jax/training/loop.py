@@ -81,7 +81,7 @@ def with_goals(
     if config.reward == "oracle":
         planner = make_oracle(planner, env, config.task, _pool(config, anticipation, split))
     pays_for_images = config.reward == "diffusion"
-    only_evaluated = pays_for_images and split == "eval"  # then nobody is paid, nor looks
+    unpaid = pays_for_images and split == "eval"  # then nobody looks
     return GoalEnv(
         env,
         planner,
@@ -90,9 +90,8 @@ def with_goals(
         observation=config.observation,
         gamma=config.sac.gamma,
         arm_scale=config.arm_scale,
-        frame_size=0 if only_evaluated else config.frame_size,
-        frame_views=1 if pays_for_images else None,
-        video_pay=_video_pay(config) if pays_for_images and not only_evaluated else None,
+        frame_size=0 if unpaid else config.frame_size,
+        video_pay=_video_pay(config) if pays_for_images and not unpaid else None,
     )
 
 
@@ -222,8 +221,9 @@ def train(
     learner = jax.vmap(agent.init)(seed_keys)
     judge = jax.vmap(imitation.init)(seed_keys) if imitation else None
     sighted = env.frame_shape is not None
-    empty = partial(replay.init, capacity, env.obs_dim, env.action_dim, sighted)
-    buffer = jax.vmap(lambda _: empty())(seed_keys)
+    buffer = jax.vmap(lambda _: replay.init(capacity, env.obs_dim, env.action_dim, sighted))(
+        seed_keys
+    )
 
     def new_film() -> frames.Film | None:
         length = frames.film_length(steps_kept, episode_steps)

@@ -32,7 +32,7 @@ preprocess: setup ## videos to keypoint records: DATA=videos/drawer_open, or a f
 
 test: ## set-up and tests
 	@$(MAKE) --no-print-directory setup EXTRAS=tensorflow
-	OMP_NUM_THREADS=1 $(PY) -m pytest $(TESTS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)
 
 test-upstream: setup ## contract tests on CoTracker3's and EVF-SAM's own code: PY, RELAM_COTRACKER, RELAM_EVFSAM (docs/perception.md)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -rs --durations=0 tests/preprocess/test_upstream_cotracker.py \

@@ -220,14 +220,13 @@ def write_episode(
     fps: int,
     episode: Episode,
     cameras: tuple[CameraPose, ...],
+    surfaces: list[Surface],
     entities: list[tuple[int, ...]],
     renderer: SceneRenderer | RayRenderer,
 ) -> None:
-    """Write the files of one episode, the video last."""
-    for view, camera in enumerate(cameras):
+    """Write the files of one episode, of whose first frame the `surfaces` are, the video last."""
+    for view, (camera, surface) in enumerate(zip(cameras, surfaces, strict=True)):
         name = f"{stem}.cam{view}" if len(cameras) > 1 else stem
-        set_state(env, episode.states[0])
-        surface = cast(env.model, env.data, camera, pixel_centres(args.size))
         write_masks(out / f"{name}.masks.png", surface, entities)
         if args.truth:
             truth = true_geometry(env, episode, camera, view, surface, renderer)
@@ -275,9 +274,18 @@ def record(args: Args) -> None:
             if episode is None:
                 tqdm.write(f"initial state {index}: the expert failed, next", file=sys.stderr)
                 continue
-            stem = f"{len(episodes):03d}"
-            bodies = list(names.values())
-            write_episode(out, stem, args, env, stage.fps, episode, cameras, bodies, renderer)
+            set_state(env, episode.states[0])
+            pixels = pixel_centres(args.size)
+            surfaces = [cast(env.model, env.data, camera, pixels) for camera in cameras]
+            shown = np.unique([surface.body for surface in surfaces])
+            if hidden := [n for n, bodies in names.items() if not np.isin(bodies, shown).any()]:
+                where = f"initial state {index}: no camera shows the {hidden[0]}, next"
+                tqdm.write(where, file=sys.stderr)
+                continue
+            stem, bodies = f"{len(episodes):03d}", list(names.values())
+            write_episode(
+                out, stem, args, env, stage.fps, episode, cameras, surfaces, bodies, renderer
+            )
             episodes.append(
                 {
                     "episode": stem,
@@ -292,14 +300,12 @@ def record(args: Args) -> None:
         renderer.close()
     if not episodes:
         raise RuntimeError(
-            f"the scripted expert of {spec.name} succeeded in none of {tries} tries."
+            f"none of {tries} tries gave an episode of {spec.name}; the lines above say why."
         )
     write_meta(out, args, spec, stage, episodes)
     print(f"{len(episodes)} episodes of {spec.name} in {out}")
     if len(episodes) < args.num:
-        raise RuntimeError(
-            f"only {len(episodes)} of {args.num} episodes: the expert failed too often."
-        )
+        raise RuntimeError(f"only {len(episodes)} of {args.num} episodes; the lines above say why.")
 
 
 def write_meta(

@@ -87,6 +87,27 @@ def test_an_unknown_task_is_one_sentence(tmp_path: Path):
     assert not (tmp_path / "x").exists()
 
 
+SKYWARDS = """
+import sys
+sys.path.insert(0, "experiments")
+from relam_jax.envs.tasks import PRESETS, Camera, TaskSpec
+skywards = (Camera("corner", (0.0, 0.6, 2.0), (0.0, 0.7, 5.0)),)
+PRESETS["button_press"] = TaskSpec("button_press", "button-press-v3", cameras=skywards)
+import record_demos
+record_demos.main()
+"""
+
+
+def test_an_initial_state_whose_entities_no_camera_shows_is_no_demonstration(tmp_path: Path):
+    words = ("--task", "button_press", "--num", "1", "--cameras", "1", "--size", "64")
+    command = [sys.executable, "-c", SKYWARDS, *words, "--out", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode == 1
+    assert "initial state 0: no camera shows the gripper, next" in result.stderr
+    assert "none of" in result.stderr.splitlines()[-1]
+    assert {p.name for p in tmp_path.iterdir()} == {"masks.json"}
+
+
 def test_without_a_renderer_it_says_which_package(tmp_path: Path):
     out = tmp_path / "x"
     error = sentence(run("--task", "button_press", "--out", str(out), MUJOCO_GL="disabled"))
@@ -94,14 +115,18 @@ def test_without_a_renderer_it_says_which_package(tmp_path: Path):
     assert not out.exists()
 
 
-def test_the_committed_demonstrations_are_complete():
-    folder = ROOT / "videos" / "drawer_open"
+@pytest.mark.parametrize(
+    ("task", "num", "limit"),
+    [("drawer_open", 30, 8_000_000), ("push_cube", 24, 1_800_000), ("pick_cube", 24, 2_200_000)],
+)
+def test_the_committed_demonstrations_are_complete(task: str, num: int, limit: int):
+    folder = ROOT / "videos" / task
     episodes = json.loads((folder / "demos.json").read_text())["episodes"]
-    assert len(episodes) == 30
+    assert len(episodes) == num
     clips = sorted(p.name for p in folder.glob("*.mp4"))
-    assert clips == [f"{i:03d}.cam{v}.mp4" for i in range(30) for v in range(2)]
+    assert clips == [f"{i:03d}.cam{v}.mp4" for i in range(num) for v in range(2)]
     assert all((folder / c.replace(".mp4", ".masks.png")).exists() for c in clips)
-    assert sum(p.stat().st_size for p in folder.iterdir()) < 8_000_000
+    assert sum(p.stat().st_size for p in folder.iterdir()) < limit
 
 
 def test_truth_follows_moving_pixels(demos: Path):

@@ -32,11 +32,6 @@ MOVED_CORNER2 = Camera("corner4")
 CORNER = Camera("corner")
 """In front of the table, to the left of the robot: roughly orthogonal to the other."""
 
-DOOR_LEFT = Camera("left", (-0.88, 0.97, 0.89), (0.0, 0.6, 0.17), 34.0)
-"""Beside the hinge of door_open, from above: the panel is edge-on to it until it opens."""
-DOOR_RIGHT = Camera("right", (1.11, 0.94, 0.56), (0.02, 0.65, 0.15), 40.0)
-"""Beyond the handle of door_open, behind the panel: 113° to the other."""
-
 MARKED = frozenset(
     f"{task}-v3"
     for task in (
@@ -96,9 +91,6 @@ PRESETS: dict[str, TaskSpec] = {
         # 20 env_steps after its first success the drawer stands 0.21 m open. Whoever brings its
         # points within 0.02 of the last frame's has succeeded (0.028 and 0.025 in the two views).
         TaskSpec("drawer_open", "drawer-open-v3", tail=20),
-        # Both cameras start with the handle and next to nothing of the door's panel, which is plain
-        # and would be lost; in the default ones Lucas-Kanade's door stands still.
-        TaskSpec("door_open", "door-open-v3", cameras=(DOOR_LEFT, DOOR_RIGHT), tail=20),
         TaskSpec("button_press", "button-press-v3"),
         # Its expert presses on through the goal, in which the handle is for 5 to 9 env_steps.
         TaskSpec("handle_press", "handle-press-v3", tail=3),

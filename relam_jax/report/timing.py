@@ -33,8 +33,13 @@ class Row(NamedTuple):
 
 def timing_section(run: RunFolder) -> dict[str, Any]:
     """Times of every stage that was recorded, and inference measured now."""
-    rows = [preprocessing_row(run.data_folder)]
-    rows.append(anticipation_row(run.anticipation_folder))
+    rows = [
+        preprocessing_row(run.data_folder),
+        model_row("Training the anticipation model", run.anticipation_folder, "once a task"),
+    ]
+    if run.config.reward == "diffusion":
+        folder = Path(run.config.diffusion.model or run.path / "diffusion")
+        rows.append(model_row("Training the video model", folder, "once, unless --diffusion.model"))
     rows += loop_rows(run)
     trained_on = run.starts[0]["hardware"] if run.starts else None
     try:
@@ -62,13 +67,12 @@ def preprocessing_row(data: Path) -> Row:
     return Row(name, sum(seconds), f"{np.mean(seconds):.1f} s an episode, {len(seconds)} episodes")
 
 
-def anticipation_row(folder: Path) -> Row:
-    """From timing.json in the model's folder."""
-    path, name = folder / "timing.json", "Training the anticipation model"
+def model_row(name: str, folder: Path, each: str) -> Row:
+    """From timing.json in a model's folder."""
+    path = folder / "timing.json"
     if not path.exists():
         return Row(name, None, "not recorded")
-    seconds = float(json.loads(path.read_text())["seconds"])
-    return Row(name, seconds, "once a task")
+    return Row(name, float(json.loads(path.read_text())["seconds"]), each)
 
 
 def loop_rows(run: RunFolder) -> list[Row]:

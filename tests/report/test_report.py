@@ -7,7 +7,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from relam_jax.diffusion.fit import DiffusionConfig
 from relam_jax.report.build import duration, write_report
+from relam_jax.report.run_folder import read_run
+from relam_jax.report.timing import timing_section
 from relam_jax.training.config import TrainConfig, from_json, to_json
 from tests.report.conftest import STAGES, write_config
 
@@ -120,6 +123,17 @@ def test_no_run_at_all(tmp_path):
     with pytest.raises(ValueError, match="no run at"):
         write_report([tmp_path], tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reward_of_a_video_model_names_its_time(run, tmp_path):
+    (tmp_path / "timing.json").write_text('{"seconds": 381.0}')
+    found = read_run(run)
+    config = replace(
+        found.config, reward="diffusion", diffusion=DiffusionConfig(model=str(tmp_path))
+    )
+    rows = timing_section(replace(found, config=config))["rows"]
+    assert [row.total for row in rows if "video model" in row.stage] == [381.0]
+    assert not any("video model" in row.stage for row in timing_section(found)["rows"])
 
 
 def test_durations():

@@ -21,7 +21,7 @@ from relam_jax.report.statistics import success_interval
 from relam_jax.training.config import TrainConfig, to_json
 from relam_jax.training.provenance import read_provenance
 
-BUDGETS = {"drawer_open": 40_000, "door_open": 60_000, "button_press": 40_000}
+BUDGETS = {"drawer_open": 40_000, "door_open": 96_000, "button_press": 40_000}
 """env_steps a seed of the three tasks that everything is compared on."""
 TEN = (
     *("window_open", "window_close", "drawer_close", "door_close", "button_press_wall"),

@@ -216,23 +216,22 @@ def write_episode(
     out: Path,
     stem: str,
     args: Args,
-    env: Any,
-    fps: int,
+    stage: Stage,
     episode: Episode,
     cameras: tuple[CameraPose, ...],
     surfaces: list[Surface],
-    entities: list[tuple[int, ...]],
     renderer: SceneRenderer | RayRenderer,
 ) -> None:
     """Write the files of one episode, of whose first frame the `surfaces` are, the video last."""
+    env = stage.env
     for view, (camera, surface) in enumerate(zip(cameras, surfaces, strict=True)):
         name = f"{stem}.cam{view}" if len(cameras) > 1 else stem
-        write_masks(out / f"{name}.masks.png", surface, entities)
+        write_masks(out / f"{name}.masks.png", surface, list(stage.entities.values()))
         if args.truth:
             truth = true_geometry(env, episode, camera, view, surface, renderer)
             truth.save(out / f"{name}.truth.npz")
         frames = (renderer.render(env.model, state, view) for state in episode.states)
-        write_video(out / f"{name}.mp4", frames, fps, args.crf)
+        write_video(out / f"{name}.mp4", frames, stage.fps, args.crf)
 
 
 def earlier_files(out: Path) -> list[Path]:
@@ -279,13 +278,11 @@ def record(args: Args) -> None:
             surfaces = [cast(env.model, env.data, camera, pixels) for camera in cameras]
             shown = np.unique([surface.body for surface in surfaces])
             if hidden := [n for n, bodies in names.items() if not np.isin(bodies, shown).any()]:
-                where = f"initial state {index}: no camera shows the {hidden[0]}, next"
-                tqdm.write(where, file=sys.stderr)
+                why = f"no camera shows the {hidden[0]}"
+                tqdm.write(f"initial state {index}: {why}, next", file=sys.stderr)
                 continue
-            stem, bodies = f"{len(episodes):03d}", list(names.values())
-            write_episode(
-                out, stem, args, env, stage.fps, episode, cameras, surfaces, bodies, renderer
-            )
+            stem = f"{len(episodes):03d}"
+            write_episode(out, stem, args, stage, episode, cameras, surfaces, renderer)
             episodes.append(
                 {
                     "episode": stem,

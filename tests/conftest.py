@@ -1,5 +1,5 @@
-"""Shared by all tests: one thread, no GPU, small synthetic tasks; runs of one session share what
-they compile."""
+"""Shared by all tests: one thread, no GPU, small synthetic tasks; runs of one test process
+share what they compile."""
 
 import atexit
 import os

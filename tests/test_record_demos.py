@@ -15,10 +15,13 @@ from relam_jax.envs import truth
 from relam_jax.geometry import CameraPose, project
 
 ROOT = Path(__file__).parents[1]
+SCRIPT = (str(ROOT / "experiments" / "record_demos.py"),)
 
 
-def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "experiments" / "record_demos.py"), *args]
+def run(
+    *args: str, program: tuple[str, ...] = SCRIPT, **env: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *program, *args]
     environment = {k: v for k, v in os.environ.items() if k != "MUJOCO_GL"} | env
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
@@ -87,9 +90,9 @@ def test_an_unknown_task_is_one_sentence(tmp_path: Path):
     assert not (tmp_path / "x").exists()
 
 
-SKYWARDS = """
+SKYWARDS = f"""
 import sys
-sys.path.insert(0, "experiments")
+sys.path.insert(0, {str(ROOT / "experiments")!r})
 from relam_jax.envs.tasks import PRESETS, Camera, TaskSpec
 skywards = (Camera("corner", (0.0, 0.6, 2.0), (0.0, 0.7, 5.0)),)
 PRESETS["button_press"] = TaskSpec("button_press", "button-press-v3", cameras=skywards)
@@ -98,10 +101,10 @@ record_demos.main()
 """
 
 
+@pytest.mark.usefixtures("demos")  # skips where no OpenGL works
 def test_an_initial_state_whose_entities_no_camera_shows_is_no_demonstration(tmp_path: Path):
     words = ("--task", "button_press", "--num", "1", "--cameras", "1", "--size", "64")
-    command = [sys.executable, "-c", SKYWARDS, *words, "--out", str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    result = run(*words, "--out", str(tmp_path), program=("-c", SKYWARDS))
     assert result.returncode == 1
     assert "initial state 0: no camera shows the gripper, next" in result.stderr
     assert "none of" in result.stderr.splitlines()[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,11 @@ class RunFolder:
     def anticipation_folder(self) -> Path:
         """Where its anticipation model lies: the one it was given, else its own."""
         return anticipation_folder(self.path, self.config)
+
+    @property
+    def video_model_folder(self) -> Path:
+        """Where the video model of `--reward diffusion` lies, by the same rule."""
+        return replace(self.config, out=str(self.path)).video_model_folder
 
     @property
     def data_folder(self) -> Path:

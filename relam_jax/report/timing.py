@@ -38,8 +38,8 @@ def timing_section(run: RunFolder) -> dict[str, Any]:
         model_row("Training the anticipation model", run.anticipation_folder, "once a task"),
     ]
     if run.config.reward == "diffusion":
-        folder = Path(run.config.diffusion.model or run.path / "diffusion")
-        rows.append(model_row("Training the video model", folder, "once, unless --diffusion.model"))
+        each = "once, unless --diffusion.model"
+        rows.append(model_row("Training the video model", run.video_model_folder, each))
     rows += loop_rows(run)
     trained_on = run.starts[0]["hardware"] if run.starts else None
     try:

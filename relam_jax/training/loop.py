@@ -80,8 +80,7 @@ def with_goals(
     planner = remember(make_planner(anticipation))
     if config.reward == "oracle":
         planner = make_oracle(planner, env, config.task, _pool(config, anticipation, split))
-    pays_for_images = config.reward == "diffusion"
-    unpaid = pays_for_images and split == "eval"  # then nobody looks
+    films = config.reward == "diffusion" and split != "eval"  # in evaluations nobody is paid
     return GoalEnv(
         env,
         planner,
@@ -90,8 +89,8 @@ def with_goals(
         observation=config.observation,
         gamma=config.sac.gamma,
         arm_scale=config.arm_scale,
-        frame_size=0 if unpaid else config.frame_size,
-        video_pay=_video_pay(config) if pays_for_images and not unpaid else None,
+        frame_size=config.frame_size if films or config.observation == "rgb" else 0,
+        video_pay=_video_pay(config) if films else None,
     )
 
 

@@ -104,7 +104,9 @@ def test_experts_succeed_and_what_matters_is_seen(task: str):
     pixels = 256**2 * size.prod(-1) * found.visibility.any(-1)
     # in the view that shows it best; the gripper hides one PickCube goal in twelve
     assert (pixels.max(1) > 40).mean(0).min() >= 0.9
-    assert found.visibility.any((1, 3)).mean(0).min() >= 0.94  # some goals are within the hand
+    hidden = 1 - found.visibility.any((1, 3)).mean(0)
+    within_the_hand = {("pick_cube", "goal"): 0.06}
+    assert (hidden <= [within_the_hand.get((task, name), 0) for name in env.entity_names]).all()
     env.follow(np.tile(np.arange(4), (50, 2, len(env.entity_names), 1)))
     success, inside = np.zeros(50, bool), []
     for _ in range(50):

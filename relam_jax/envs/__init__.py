@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from relam_jax.envs.protocol import BatchedEnv
 from relam_jax.envs.tasks import resolve_task
@@ -16,13 +16,15 @@ def make_env(
     seed: int,
     num_views: int | None = None,
     keypoints: Literal["projected", "tracked"] = "projected",
+    measured: bool = False,
     **options: Any,
 ) -> BatchedEnv:
     """Make `num_envs` environments of a task, by any spelling of its name (`drawer-open-v3`).
 
     `num_views` keeps only the task's first cameras. Keypoints are projected from simulator state,
-    or tracked in the cameras' images; `sim` (`auto`, `gpu`, `cpu`) says where ManiSkill simulates.
-    `options` are those of the back end (see `MetaWorldEnv`, `ManiSkillEnv`).
+    or tracked in the cameras' images, where `measured` has their errors kept (`MeasuredEnv`);
+    `sim` (`auto`, `gpu`, `cpu`) says where ManiSkill simulates. `options` are those of the back end
+    (see `MetaWorldEnv`, `ManiSkillEnv`).
     Raises ValueError, in one sentence, if there is no such task.
     """
     spec = resolve_task(task)
@@ -44,4 +46,9 @@ def make_env(
     from relam_jax.envs.pixels import SimulatedCameras
     from relam_jax.envs.tracked import TrackedEnv
 
-    return TrackedEnv(SimulatedCameras(env), num_candidates=env.num_candidates)
+    tracked = TrackedEnv(SimulatedCameras(env), num_candidates=env.num_candidates)
+    if not measured:
+        return tracked
+    from relam_jax.envs.measured import MeasuredEnv
+
+    return cast(BatchedEnv, MeasuredEnv(tracked, env))

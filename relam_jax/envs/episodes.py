@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from relam_jax.envs.candidates import BodyPoints, find_candidates, label_images
 from relam_jax.envs.projected import FollowedPoints, hidden, image_points
 from relam_jax.envs.protocol import Candidates, EnvState
 from relam_jax.envs.rendering import SceneRenderer
+from relam_jax.envs.scene import cast
 from relam_jax.envs.shifts import NO_SHIFT, Shift
 from relam_jax.envs.simulator import MjData, MjModel
 from relam_jax.geometry import CameraPose
@@ -163,6 +165,29 @@ class ProjectedEnv:
                 *self._initial_scene(index), self.cameras, self._entities, self.num_candidates, rng
             )
         return [self._found[index] for index in self._init_state.tolist()]
+
+    def lift(
+        self,
+        index: int,
+        points: Float[np.ndarray, "V E C 2"],
+        valid: Bool[np.ndarray, "V E C"],
+    ) -> BodyPoints:
+        """Points in the first images of the running episode, fixed on the bodies that they show;
+        those that show no entity are no longer valid."""
+        scene = self._initial_scene(int(self._init_state[index]))
+        views = zip(self.cameras, points, strict=True)
+        surfaces = [cast(*scene, camera, shown) for camera, shown in views]
+        body, local = (np.stack([s[i] for s in surfaces]) for i in (0, 1))
+        known = np.isin(body, self._bodies)
+        return BodyPoints(points, valid & known, np.where(known, body, self._bodies[0]), local)
+
+    def project(
+        self, found: Sequence[BodyPoints], indices: Int[np.ndarray, "N V E K"]
+    ) -> tuple[Float[np.ndarray, "N V E K 2"], Bool[np.ndarray, "N V E K"]]:
+        """Where lifted points of each environment are in the images now, and which are valid."""
+        followed = FollowedPoints(found, indices, self._bodies)
+        points, _ = image_points(followed.world(self._xpos, self._xmat), self.cameras)
+        return points, followed.valid
 
     def labels(self, index: int, view: int) -> UInt8[np.ndarray, "H W"]:
         """Which entity each pixel of the first image of the running episode shows: 0 none, i the

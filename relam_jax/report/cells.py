@@ -155,7 +155,7 @@ def collect_seed(run: Path, seed: int, env_steps: int) -> dict[str, Any]:
     evals, evaluation = read_csv(run / "eval.csv"), _read_json(run / "evaluation.json")
     if evaluation and (evaluation["env_steps"] < env_steps or "episode_length" not in evaluation):
         evaluation = None  # of an earlier, smaller budget or an earlier version
-    kept = ("env_steps", "minutes", "success", "success_end", "stage")
+    kept = ("env_steps", "minutes", "success", "success_end", "stage", "tracker_error")
     out: dict[str, Any] = {
         "seed": seed,
         "finished": evaluation is not None,

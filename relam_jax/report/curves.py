@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,7 +92,31 @@ def evaluation_plots(runs: Sequence[RunFolder]) -> list[Plot]:
         _x_axis(axes, unit)
         _percent(axes)
         plots.append(Plot("Subgoals met", to_svg(figure, f"subgoals met against {words}")))
-    return plots
+    return plots + tracker_plots([(run_colour(i), run.evals) for i, run in enumerate(runs)])
+
+
+def tracker_plots(logs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Plot]:
+    """Error of the tracked keypoints as training goes on, and success against it, a line a log
+    (colour and columns); none if no log has such a column."""
+    logs = [(colour, log) for colour, log in logs if "tracker_error" in log]
+    if not logs:
+        return []
+    words = "median error of the keypoints, image sides"
+    over_time, time = panel("env_steps a seed", words)
+    against, error = panel(words, "success")
+    for colour, log in logs:
+        time.plot(log["env_steps"], log["tracker_error"], color=colour, linewidth=1.8)
+        error.plot(log["tracker_error"], log["success"], color=colour, lw=0.6, marker="o", ms=3)
+        last = log["tracker_error"][-1:], log["success"][-1:]
+        error.plot(*last, color=colour, marker="o", markersize=7)
+    time.set_ylim(bottom=0)
+    _x_axis(time, "env_steps")
+    error.set_xlim(left=0)
+    _percent(error)
+    return [
+        Plot("Tracker error", to_svg(over_time, "tracker error against env_steps")),
+        Plot("Success against tracker error", to_svg(against, "success against tracker error")),
+    ]
 
 
 def training_plots(runs: Sequence[RunFolder]) -> list[Plot]:

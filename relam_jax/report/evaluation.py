@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from relam_jax.agents.sac import make_sac
+from relam_jax.envs.measured import MeasuredEnv
 from relam_jax.envs.protocol import BatchedEnv
 from relam_jax.envs.tasks import resolve_task
 from relam_jax.keypoints.tfrecord import write_atomic
@@ -48,6 +49,8 @@ class Outcome(NamedTuple):
     watch: Watch | None
     goals: Goal | None
     """plans of all environments' first episode (leading axis N)."""
+    tracker_error: float | None
+    """of tracked keypoints: median distance to the truth where seen, image sides."""
 
 
 def play(
@@ -63,7 +66,7 @@ def play(
     env = make_goal_env(config, run_anticipation(run, config), config.num_seeds * episodes, "eval")
     agent = make_sac(config.sac, env.obs_dim, env.action_dim, env.frame_shape)
     mode = jax.jit(jax.vmap(agent.mode))
-    watch, goals = None, []
+    watch, goals, measured = None, [], env.env
     if watched:
         watch = Watch(env.env, [seed * episodes + episode for seed, episode in watched])
         env.env = cast(BatchedEnv, watch)
@@ -76,7 +79,8 @@ def play(
     agent_steps = config.episode_agent_steps
     try:
         result = evaluate(env, act, config.num_seeds, agent_steps)
-        return Outcome(result, env_steps, watch, goals[0])
+        error = measured.take_error() if isinstance(measured, MeasuredEnv) else None
+        return Outcome(result, env_steps, watch, goals[0], error)
     finally:
         env.env.close()
 
@@ -106,6 +110,8 @@ def evaluate_run(run: Path, episodes: int, video: bool, out: Path | None) -> dic
         videos += write_videos(out, config, again, names)
     result = _result(run, config, played.episode_length, episodes, outcome.evaluation)
     result |= {"env_steps": outcome.env_steps, "seconds": round(seconds, 1), "videos": videos}
+    if outcome.tracker_error is not None:
+        result["tracker_error"] = outcome.tracker_error
     result |= provenance()
     write_atomic(out, (json.dumps(result, indent=2) + "\n").encode())
     return result

@@ -13,6 +13,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.report.cells import INTERVAL, LEVELS, SUITES, read_results
+from relam_jax.report.curves import tracker_plots
 from relam_jax.report.svg import INK, SIZE, panel, run_colour, to_svg
 
 FIGURES = {
@@ -138,6 +139,14 @@ def write_summary(results: Path) -> None:
         for unit in ("env_steps", "minutes"):
             if shown:
                 write_atomic(results / f"{figure}-{unit}.svg", plot(shown, unit).encode())
+    logs = [
+        (run_colour(number), seed["curve"])
+        for number, result in enumerate(r for r in found if r.get("keypoints") == "tracked")
+        for seed in result["seeds"]
+    ]
+    errors = tracker_plots(logs)
+    if errors:
+        write_atomic(results / "tracked-error.svg", grid([p.svg for p in errors]).encode())
 
 
 def curves(result: dict[str, Any], unit: str) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,7 @@ from relam_jax.anticipation.plan import Anticipation, make_planner, remember
 from relam_jax.diffusion.pay import DiffusionPay
 from relam_jax.diffusion.store import load_video_model
 from relam_jax.envs import make_env
+from relam_jax.envs.measured import MeasuredEnv
 from relam_jax.envs.protocol import BatchedEnv
 from relam_jax.envs.shifts import NO_SHIFT, Shift
 from relam_jax.logs import RunLog
@@ -50,6 +51,7 @@ def make_task_env(
         config.task,
         num_envs,
         keypoints=config.keypoints,
+        measured=config.keypoints == "tracked" and split == "eval",
         action_repeat=config.action_repeat,
         episode_length=config.episode_length,
         occlusion=config.occlusion,
@@ -284,6 +286,8 @@ def train(
         )
         seconds["evaluating"] += time.monotonic() - began
         metrics = summary(result)
+        if isinstance(eval_env.env, MeasuredEnv):
+            metrics["tracker_error"] = eval_env.env.take_error()
         if not finished:
             spent = time.monotonic() - began
             extra = {

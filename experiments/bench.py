@@ -33,9 +33,12 @@ import tyro
 
 from relam_jax import cli
 from relam_jax.agents import replay
+from relam_jax.agents.dacfo import DACfOConfig, make_dacfo
 from relam_jax.agents.sac import SACConfig, make_sac
 from relam_jax.anticipation.model import AnticipationModel, ModelConfig
 from relam_jax.anticipation.plan import Anticipation
+from relam_jax.diffusion.fit import DiffusionConfig, VideoModel, make_judge
+from relam_jax.diffusion.pay import DiffusionPay
 from relam_jax.envs import make_env
 from relam_jax.keypoints.keyframes import KeyframeConfig
 from relam_jax.keypoints.selection import SelectionConfig
@@ -302,6 +305,35 @@ def reward_microseconds(env: GoalEnv, count: int = 100) -> float:
     return 1e6 / median_rate(calls, count)
 
 
+def dacfo_microseconds(num_envs: int, features: int = 8, count: int = 100) -> float:
+    """CPU-µs of the discriminator's pay for one step of all environments."""
+    pairs = np.random.default_rng(0).random((256, 2, features), np.float32)
+    agent = make_dacfo(DACfOConfig(), pairs)
+    judge, reward = agent.init(jax.random.key(0)), jax.jit(agent.reward)
+    now, then = jnp.asarray(pairs[:num_envs]).swapaxes(0, 1)
+
+    def calls() -> None:
+        for _ in range(count):
+            jax.block_until_ready(reward(judge, now, then))
+
+    return 1e6 / median_rate(calls, count)
+
+
+def diffusion_microseconds(num_envs: int) -> float:
+    """CPU-µs of an untrained video model's pay for one picture of each environment; rendering is
+    left out."""
+    config, key = DiffusionConfig(), jax.random.key(0)
+    judge, side = make_judge(config), config.frame_size
+    frames = np.random.default_rng(0).integers(0, 255, (num_envs, side, side, 3)).astype(np.uint8)
+    codec = judge.vqvae.init(key, jnp.asarray(frames[:1]))
+    past = jnp.zeros((1, config.history, judge.vqvae.config.grid**2), jnp.int32)
+    params = judge.denoiser.init(key, past[:, 0], past)
+    model = VideoModel(codec, params, jnp.zeros(()), jnp.ones(()))
+    judged = DiffusionPay(model, config, frames, 1, 0)
+    success = np.zeros(num_envs, bool)
+    return 1e6 / median_rate(lambda: jax.block_until_ready(judged.pay(frames, success)), 1)
+
+
 def whole_loop(task: str, utd: float, windows: int, anticipation: Anticipation) -> list[Row]:
     """The training loop itself over `windows` quarters of an episode, at most 6.
 
@@ -369,9 +401,15 @@ def main() -> None:
     update = next(1e6 / row.value for row in rows if row.value and row.name == "relam_jax")
     rows += [
         Row(f"stepping {args.task}", env_steps(args.task), "env_steps"),
-        Row("reward, stages, observation of 16 envs", reward, "µs", note="…"),
+        *(
+            Row(name, spent, "µs", note=f"{100 * spent / update:.1f} % of one grad_step")
+            for name, spent in (
+                ("relam: reward, stages, observation of 16 envs", reward),
+                ("dacfo: reward of 16 envs", dacfo_microseconds(16)),
+                ("diffusion: reward of 16 envs", diffusion_microseconds(16)),
+            )
+        ),
     ]
-    rows[-1] = replace(rows[-1], note=f"{100 * reward / update:.1f} % of one grad_step")
     rows += maniskill_rows()
     for utd, windows in ((1.0, 2), (0.125, 4)):
         rows += whole_loop(args.task, utd, windows, anticipation)

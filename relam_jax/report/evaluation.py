@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
     watch: Watch | None
     goals: Goal | None
     """plans of all environments' first episode (leading axis N)."""
-    tracker_error: float | None
+    tracker_error: float | None = None
     """of tracked keypoints: median distance to the truth where seen, image sides."""
 
 

@@ -13,8 +13,10 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.report.cells import INTERVAL, LEVELS, SUITES, read_results
+from relam_jax.report.comparison import comparable, comparison
 from relam_jax.report.curves import tracker_plots
 from relam_jax.report.svg import INK, SIZE, panel, run_colour, to_svg
+from relam_jax.report.tables import markdown
 
 FIGURES = {
     "main": SUITES["main"] + SUITES["baselines"],
@@ -54,12 +56,6 @@ their day (CHANGELOG.md).
 def table(results: Iterable[dict[str, Any]]) -> str:
     """Markdown, a row a cell."""
     return markdown(COLUMNS, map(_row, results)) + "\n" + NOTE
-
-
-def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [columns, ("---",) * len(columns), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _row(result: dict[str, Any]) -> tuple[str, ...]:
@@ -129,10 +125,12 @@ def reached_at(result: dict[str, Any], level: int, unit: str) -> str:
 
 
 def write_summary(results: Path) -> None:
-    """Rewrite table.md and the plots from the cells that lie in `results`."""
+    """Rewrite the tables and the plots from the cells that lie in `results`."""
     found = read_results(results)
     results.mkdir(parents=True, exist_ok=True)
     write_atomic(results / "table.md", table(found).encode())
+    if len({r["reward"] for r in filter(comparable, found)}) > 1:
+        write_atomic(results / "comparison.md", comparison(found).encode())
     for figure, cells in FIGURES.items():
         names = {cell.name for cell in cells}
         shown = [r for r in found if r["cell"] in names]

@@ -22,12 +22,12 @@ from relam_jax.report.cells import INTERVAL, Cell, read_results
 from relam_jax.report.reproduction import (
     evaluated,
     grid,
-    markdown,
     percent,
     plan_error,
     reached_at,
 )
 from relam_jax.report.svg import INK, panel, run_colour, to_svg
+from relam_jax.report.tables import markdown
 
 Value = int | float | str
 

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -280,6 +281,37 @@ def env_steps(task: str, num_envs: int = 16, agent_steps: int = 40) -> float:
     return result
 
 
+def picture_rows(task: str, num_envs: int = 4) -> list[Row]:
+    """Pictures a CPU-second: rendered, and rendered with their keypoints followed; none where no
+    OpenGL works."""
+    env = make_env(task, num_envs, seed=0, num_threads=1, num_init_states=1)
+    env.reset()
+    env.follow(np.zeros((num_envs, 2, 2, 1), int))
+    if env.render(0, 0) is None:
+        return [Row(f"rendering {task}", None, "pictures", note="no OpenGL works here")]
+    everything, rows = list(np.ndindex(num_envs, len(env.view_names))), []
+
+    def render_all(size: int) -> None:
+        for index, view in everything:
+            env.render(index, view, size)
+
+    for size in (84, 128, 256):
+        rate = median_rate(partial(render_all, size), len(everything))
+        rows.append(Row(f"rendering {task}, {size} px", rate, "pictures"))
+    rendered = rate
+    env.close()
+    tracked = make_env(
+        task, num_envs, seed=0, keypoints="tracked", num_threads=1, num_init_states=1
+    )
+    tracked.reset()
+    tracked.follow(np.zeros((num_envs, 2, 2, 1), int))
+    action = np.full((num_envs, tracked.action_dim), 0.1, np.float32)
+    rate = median_rate(lambda: tracked.step(action), len(everything))
+    share = f"stepping, rendering ({100 * rate / rendered:.0f} %), following 64 points"
+    tracked.close()
+    return [*rows, Row("tracked keypoints, 256 px", rate, "pictures", note=share)]
+
+
 def maniskill_rows() -> list[Row]:
     """ManiSkill's CPU simulation as it ships and as we step it; none where it is not installed."""
     if find_spec("mani_skill") is None:
@@ -410,6 +442,7 @@ def main() -> None:
             )
         ),
     ]
+    rows += picture_rows(args.task)
     rows += maniskill_rows()
     for utd, windows in ((1.0, 2), (0.125, 4)):
         rows += whole_loop(args.task, utd, windows, anticipation)

@@ -10,7 +10,7 @@ DEMO_ARGS ?=
 REPRODUCE_ARGS ?=
 QUICK ?=
 TINY := --out runs/quick --results runs/quick/results --num 8 --seeds 1 --total_env_steps 6000 --episodes 10 \
-  --train_args "--eval_every 3000 --eval_episodes 10 --fit.num_steps 250"
+  --train_args "--eval_every 3000 --eval_episodes 10 --fit.num_steps 250 --diffusion.vq_steps 250 --diffusion.fit_steps 250"
 
 .PHONY: help setup demo preprocess test test-upstream test-gpu lint bench bench-tracking bench-workers compare-perception reproduce-metaworld reproduce-maniskill sensitivity reproduce lock clean
 

@@ -34,6 +34,7 @@ GAP = 14
 
 COLUMNS = (
     *("task", "reward", "keypoints", "views", "observation", "demonstrations", "seeds × episodes"),
+    "budget",
     *("success % [95 % CI]", "in training's time %", "env_steps to 50 %", "env_steps to 95 %"),
     *("minutes to 50 %", "minutes to 95 %", "plan error", "commit"),
 )
@@ -41,7 +42,8 @@ NOTE = f"""\
 Success: the simulator's flag at any step of an episode of the benchmark's length (500 env_steps in
 Meta-World, 50 in ManiSkill), on initial states never trained on, at the end of the budget;
 interval: {INTERVAL}.
-In training's time: the same within the episodes of training (Meta-World: 150 env_steps).
+Budget: env_steps a seed. In training's time: the same within the episodes of training (Meta-World:
+150 env_steps).
 Time to x %: the first evaluation during training, within its time, with so many successes; median
 over seeds (never counts as later than any time; –: most never did) and how many seeds got there.
 Minutes: wall time of training and evaluating; the JSON of a cell names the machine. Demonstrations:
@@ -73,6 +75,7 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
         ),
         *(result["observation"], result["tracker"]),
         evaluated(result),
+        f"{result['env_steps'] / 1000:.0f}k",
         percent(result["success_any"]) + remark,
         percent(result.get("success_in_time")),
         *times,

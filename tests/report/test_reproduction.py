@@ -109,7 +109,7 @@ def test_a_partial_cell_is_that_of_its_finished_seeds_and_says_so(out):
     assert cell["machine"] == [HARDWARE] and cell["date"] == "2026-11-21"
     assert cell["train_config"] == {"utd": 0.25} and cell["commands"] == ["a command"]
     row = table([cell]).splitlines()[2]
-    assert "| 2 of 3 × 10 | 80 [" in row and "(partial)" in row and row.endswith("| abc |")
+    assert "| 2 of 3 × 10 | 4k | 80 [" in row and "(partial)" in row and row.endswith("| abc |")
     assert "| 2k (2 of 2) | – (1 of 2) | 1.2 (2 of 2) | – (1 of 2) | 4.0 |" in row
 
 
@@ -119,13 +119,13 @@ def test_a_complete_cell(out):
     assert cell["complete"] and cell["success_any"]["mean"] == pytest.approx(26 / 30)
     assert cell["reached"]["95"]["median_env_steps"] == 4000
     row = table([cell]).splitlines()[2]
-    assert "| 3 × 10 | 87 [" in row and "partial" not in row
+    assert "| 3 × 10 | 4k | 87 [" in row and "partial" not in row
 
 
 def test_an_evaluation_of_a_smaller_budget_does_not_count(out):
     cell = collect_cell(replace(CELL, env_steps=5000), out)
     assert cell["finished_seeds"] == [] and cell["success_any"] is None
-    assert "| 0 of 3 × – | – (partial) | – | – | – | – | – | 4.0 | – |" in table([cell])
+    assert "| 0 of 3 × – | 5k | – (partial) | – | – | – | – | – | 4.0 | – |" in table([cell])
 
 
 def test_seeds_of_different_settings_are_named(out):

@@ -47,6 +47,7 @@ from relam_jax.training import loop
 from relam_jax.training.config import TrainConfig
 from relam_jax.training.goal_env import GoalEnv, _on_device
 from relam_jax.training.provenance import provenance
+from relam_jax.training.task_env import make_goal_env
 
 ROOT = Path(__file__).resolve().parents[1]
 OTHERS = ("sbx", "stable-baselines3", "brax")
@@ -426,7 +427,7 @@ def main() -> None:
     """Command line."""
     args = tyro.cli(Args, description=__doc__)
     anticipation = untrained(args.task)
-    env = loop.make_goal_env(TrainConfig(task=args.task), anticipation, 16, "train")
+    env = make_goal_env(TrainConfig(task=args.task), anticipation, 16, "train")
     rows = list(learning(env.obs_dim, args.repeats))
     reward = reward_microseconds(env)
     env.env.close()

@@ -36,7 +36,7 @@ def check(args: Args) -> tuple[Float[np.ndarray, "N S"], Float[np.ndarray, "N S 
     entity as a share of its θ_s, and all distances, image sides."""
     from relam_jax.report.expert import lead_expert
     from relam_jax.report.run_folder import read_config, run_anticipation
-    from relam_jax.training.loop import make_goal_env
+    from relam_jax.training.task_env import make_goal_env
 
     config = read_config(args.run)
     anticipation = run_anticipation(args.run, config)

@@ -25,8 +25,8 @@ from relam_jax.reward.stage_machine import Goal
 from relam_jax.training.checkpoint import load_actor
 from relam_jax.training.config import TrainConfig
 from relam_jax.training.evaluate import Evaluation, evaluate
-from relam_jax.training.loop import make_goal_env
 from relam_jax.training.provenance import provenance
+from relam_jax.training.task_env import make_goal_env
 from relam_jax.video import write_video
 
 SLOWER = 2.0

@@ -31,8 +31,8 @@ from relam_jax.training.checkpoint import load_actor
 from relam_jax.training.config import TrainConfig
 from relam_jax.training.evaluate import Evaluation, evaluate
 from relam_jax.training.goal_env import GoalEnv
-from relam_jax.training.loop import make_task_env, with_goals
 from relam_jax.training.provenance import commit, provenance
+from relam_jax.training.task_env import make_task_env, with_goals
 
 FILE = "robustness.json"
 

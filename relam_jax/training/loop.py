@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,98 +16,17 @@ from tqdm import tqdm
 from relam_jax.agents import frames, replay
 from relam_jax.agents.dacfo import METRICS, DACfO, Discriminator
 from relam_jax.agents.sac import SAC, Learner, make_sac
-from relam_jax.anticipation.plan import Anticipation, make_planner, remember
-from relam_jax.diffusion.pay import DiffusionPay
-from relam_jax.diffusion.store import load_video_model
-from relam_jax.envs import make_env
+from relam_jax.anticipation.plan import Anticipation
 from relam_jax.envs.measured import MeasuredEnv
-from relam_jax.envs.protocol import BatchedEnv
-from relam_jax.envs.shifts import NO_SHIFT, Shift
 from relam_jax.logs import RunLog
 from relam_jax.training.checkpoint import Checkpoints
 from relam_jax.training.config import TrainConfig
 from relam_jax.training.evaluate import evaluate, summary
 from relam_jax.training.goal_env import GoalEnv
 from relam_jax.training.imitation import make_imitation
-from relam_jax.training.oracle import make_oracle
+from relam_jax.training.task_env import make_goal_env
 
 TIMERS = ("stepping", "learning", "training", "evaluating")
-
-
-def make_task_env(
-    config: TrainConfig,
-    anticipation: Anticipation,
-    num_envs: int,
-    split: str,
-    shift: Shift = NO_SHIFT,
-) -> BatchedEnv:
-    """The task's simulator, seen from the model's number of views.
-
-    Raises:
-        ValueError: the model was trained for another task, other views or other entities.
-    """
-    env = make_env(
-        config.task,
-        num_envs,
-        keypoints=config.keypoints,
-        measured=config.keypoints == "tracked" and split == "eval",
-        action_repeat=config.action_repeat,
-        episode_length=config.episode_length,
-        occlusion=config.occlusion,
-        env_reward=config.reward == "dense",
-        shift=shift,
-        **_pool(config, anticipation, split),
-    )
-    known = (anticipation.view_names, anticipation.entity_names)
-    if known != (env.view_names, env.entity_names):
-        raise ValueError(
-            f"the anticipation model knows the views {known[0]} and entities "
-            f"{known[1]}, but {config.task} "
-            f"has {env.view_names} and {env.entity_names}: record and preprocess its own videos"
-        )
-    return env
-
-
-def _pool(config: TrainConfig, anticipation: Anticipation, split: str) -> dict[str, Any]:
-    """What the initial states, and what is seen of them, depend on."""
-    num_views = len(anticipation.view_names)
-    return {"seed": config.seed, "num_views": num_views, "split": split, "sim": config.sim}
-
-
-def with_goals(
-    config: TrainConfig, anticipation: Anticipation, env: BatchedEnv, split: str
-) -> GoalEnv:
-    """A simulator with the plans, the reward and the observation of a run."""
-    planner = remember(make_planner(anticipation))
-    if config.reward == "oracle":
-        planner = make_oracle(planner, env, config.task, _pool(config, anticipation, split))
-    films = config.reward == "diffusion" and split != "eval"  # in evaluations nobody is paid
-    return GoalEnv(
-        env,
-        planner,
-        config.shaping,
-        reward=config.reward,
-        observation=config.observation,
-        gamma=config.sac.gamma,
-        arm_scale=config.arm_scale,
-        frame_size=config.frame_size if films or config.observation == "rgb" else 0,
-        video_pay=_video_pay(config) if films else None,
-    )
-
-
-def _video_pay(config: TrainConfig) -> Callable[[np.ndarray], DiffusionPay]:
-    """What pays for the first camera's images, of the first ones."""
-    folder, settings = config.video_model_folder, config.diffusion
-    model = load_video_model(folder, settings, config.action_repeat)
-    return lambda frames: DiffusionPay(model, settings, frames, config.num_seeds, config.seed)
-
-
-def make_goal_env(
-    config: TrainConfig, anticipation: Anticipation, num_envs: int, split: str
-) -> GoalEnv:
-    """The task's simulator with plans and keypoint reward; raises as `make_task_env` does."""
-    env = make_task_env(config, anticipation, num_envs, split)
-    return with_goals(config, anticipation, env, split)
 
 
 def over_seeds(fn: Any) -> Any:

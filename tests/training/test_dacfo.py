@@ -13,7 +13,7 @@ from relam_jax.keypoints.records import read_records
 from relam_jax.keypoints.selection import SelectionConfig
 from relam_jax.training.config import TrainConfig
 from relam_jax.training.imitation import box_middle, demonstration_pairs, make_imitation
-from relam_jax.training.loop import make_goal_env
+from relam_jax.training.task_env import make_goal_env
 from tests.keypoints.synthetic import record
 
 FEATURES = 8

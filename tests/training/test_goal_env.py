@@ -12,7 +12,7 @@ import pytest
 from relam_jax.reward.stage_machine import level
 from relam_jax.training.config import TrainConfig
 from relam_jax.training.goal_env import GoalEnv
-from relam_jax.training.loop import make_goal_env
+from relam_jax.training.task_env import make_goal_env
 from tests.training.conftest import untrained
 
 CONFIG = TrainConfig(task="drawer_open", action_repeat=1, episode_length=4)

@@ -9,8 +9,8 @@ from relam_jax.envs import make_env
 from relam_jax.report.along import reward_along
 from relam_jax.training.config import TrainConfig
 from relam_jax.training.goal_env import GoalEnv
-from relam_jax.training.loop import make_goal_env
 from relam_jax.training.oracle import make_oracle, nearest_in_order
+from relam_jax.training.task_env import make_goal_env
 
 SHAPING, POOL = TrainConfig().shaping, {"seed": 0, "split": "train", "num_init_states": 4}
 

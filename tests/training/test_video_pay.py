@@ -8,7 +8,7 @@ import pytest
 from relam_jax.diffusion.fit import DiffusionConfig
 from relam_jax.diffusion.store import demonstration_frames, ensure_video_model
 from relam_jax.training.config import TrainConfig
-from relam_jax.training.loop import make_goal_env
+from relam_jax.training.task_env import make_goal_env
 
 FIT = DiffusionConfig(vq_steps=10, fit_steps=10, batch_size=4)
 CONFIG = TrainConfig(task="drawer_open", reward="diffusion", action_repeat=3, episode_length=12)

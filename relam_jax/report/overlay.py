@@ -129,12 +129,15 @@ def overlay_frames(episode: Episode, title: str) -> Iterator[UInt8[np.ndarray, "
 def _strip(episode: Episode, t: int, title: str, width: int) -> UInt8[np.ndarray, "Strip Width 3"]:
     image = Image.new("RGB", (width, STRIP), (17, 21, 28))
     draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(17)
+    narrow = width == VIEW_SIDE  # one view: smaller letters, and no room for the task's name
+    font = ImageFont.load_default(12 if narrow else 17)
+    title = title.rpartition(", ")[2] if narrow else title
     stage, stages = int(episode.stage[t]), episode.num_stages
     draw.text((14, 12), title, font=font, fill=(148, 160, 178))
-    reward = f"{episode.reward[t]:.2f}" if t else "–"
+    reward = f"{episode.reward[t]:.2f}" if t else "-"
     text = f"stage {min(stage + 1, stages)}/{stages}   reward {reward}"
-    draw.text((width * 0.34, 12), text, font=font, fill=(232, 237, 244))
+    after = max(width * 0.34, 14 + draw.textlength(title, font) + 20)
+    draw.text((after, 12), text, font=font, fill=(232, 237, 244))
     if episode.success[t]:
         draw.text((width - 14, 12), "success", font=font, fill=(74, 222, 128), anchor="ra")
     for s in range(stages):  # the stage bar

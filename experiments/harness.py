@@ -69,7 +69,7 @@ def make_jobs(cells: Sequence[Cell], args: HarnessArgs) -> dict[str, Job]:
     """All jobs of the cells by name, each after those that it needs."""
     jobs: dict[str, Job] = {}
     for cell in cells:
-        new = [*model_jobs(cell, args)]
+        new = model_jobs(cell, args)
         earlier = written(cell, args.results) if args.add else None
         kept = earlier["finished_seeds"] if earlier else ()
         for seed in range(cell.num_seeds):
@@ -78,8 +78,9 @@ def make_jobs(cells: Sequence[Cell], args: HarnessArgs) -> dict[str, Job]:
     return jobs
 
 
-def model_jobs(cell: Cell, args: HarnessArgs) -> tuple[Job, Job, Job]:
-    """Recording, tracking and anticipation of a cell, which other cells may share."""
+def model_jobs(cell: Cell, args: HarnessArgs) -> list[Job]:
+    """Recording, tracking, anticipation and, if its reward needs one, the video model of a cell,
+    which other cells may share."""
     task, model = cell.task, cell.anticipation(args.out)
     videos = videos_of(cell, args)
     data = args.out / "data" / cell.records
@@ -107,7 +108,17 @@ def model_jobs(cell: Cell, args: HarnessArgs) -> tuple[Job, Job, Job]:
         lambda: fitted(model, parse(train_args)[0]),
         (track.name,),
     )
-    return record, track, fit
+    if cell.reward != "diffusion":
+        return [record, track, fit]
+    film = args.out / "video" / cell.records
+    video = Job(
+        f"video model {cell.records}",
+        script("fit_video_model.py", "--task", task, "--data", data, *filmed(cell, args), *more),
+        beside(film),
+        lambda: (film / "config.json").exists(),
+        (track.name,),
+    )
+    return [record, track, fit, video]
 
 
 def videos_of(cell: Cell, args: HarnessArgs) -> Path:
@@ -115,10 +126,18 @@ def videos_of(cell: Cell, args: HarnessArgs) -> Path:
     return args.out / "videos" / f"{cell.views}views" / cell.task
 
 
+def filmed(cell: Cell, args: HarnessArgs) -> tuple[object, ...]:
+    """Arguments of the video model that a cell's seeds share."""
+    model = args.out / "video" / cell.records
+    return ("--diffusion.videos", videos_of(cell, args), "--diffusion.model", model)
+
+
 def seed_jobs(cell: Cell, seed: int, kept: bool, args: HarnessArgs) -> tuple[Job, Job]:
     """Training and final evaluation of one seed; nothing to do if its results are `kept`."""
     run = cell.run(args.out, seed)
-    filmed = ("--diffusion.videos", videos_of(cell, args)) if cell.reward == "diffusion" else ()
+    needs, film = (f"anticipation {cell.model}",), ()
+    if cell.reward == "diffusion":
+        needs, film = (*needs, f"video model {cell.records}"), filmed(cell, args)
     train = Job(
         f"train {cell.name} seed {seed}",
         script(
@@ -127,13 +146,13 @@ def seed_jobs(cell: Cell, seed: int, kept: bool, args: HarnessArgs) -> tuple[Job
             *("--data", args.out / "data" / cell.records, "--out", run, "--resume"),
             *("--reward", cell.reward, "--observation", cell.observation, "--seed", seed),
             *("--keypoints", cell.keypoints),
-            *filmed,
+            *film,
             *("--total_env_steps", cell.env_steps, *shlex.split(args.train_args)),
             *cell.train_args,
         ),
         beside(run),
         lambda: trained_env_steps(run) >= cell.env_steps,
-        (f"anticipation {cell.model}",),
+        needs,
     )
     video = "--video" if seed == 0 else "--no-video"
     evaluate = Job(

@@ -44,12 +44,20 @@ def test_jobs_of_all_suites_share_videos_records_and_models(tmp_path):
         "record": 3 + 3 + 10,
         "track": 6 + 3 + 10,
         "anticipation": 6 + 3 + 10,
+        "video": 3,
         "train": 135 + 27 + 6,
         "evaluate": 135 + 27 + 6,
     }
     names = list(jobs)
     assert all(names.index(n) < names.index(j.name) for j in jobs.values() for n in j.needs)
     assert len({job.log for job in jobs.values()}) == len(jobs)
+    [shared] = {
+        word
+        for job in jobs.values()
+        if job.name.startswith(("train drawer_open-2-truth-diffusion", "video model drawer"))
+        for word in job.command[job.command.index("--diffusion.model") + 1 :][:1]
+    }
+    assert shared == str(tmp_path / "video" / "drawer_open-2-truth"), "one model for all seeds"
     lines = commands(cells[0], jobs)
     assert [line.split()[1] for line in lines] == [
         *("experiments/record_demos.py", "-m", "experiments/fit_anticipation.py"),

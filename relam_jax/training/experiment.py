@@ -43,14 +43,7 @@ def run_experiment(config: TrainConfig, resume: bool) -> dict[str, float]:
     anticipation = _anticipation(config)
     run.mkdir(parents=True, exist_ok=True)
     if config.reward == "diffusion":
-        ensure_video_model(
-            config.video_model_folder,
-            config.records_folder,
-            config.videos_folder,
-            config.diffusion,
-            config.action_repeat,
-            config.seed,
-        )
+        run_video_model(config)
     write_atomic(saved, to_json(config).encode())
     append_provenance(run)
     result = train(config, anticipation, resume)
@@ -61,6 +54,19 @@ def run_experiment(config: TrainConfig, resume: bool) -> dict[str, float]:
         f"{config.eval_episodes} episodes"
     )
     return result
+
+
+def run_video_model(config: TrainConfig) -> None:
+    """Fit the video model of `--reward diffusion`, unless there is one; raises as
+    `ensure_video_model` does."""
+    ensure_video_model(
+        config.video_model_folder,
+        config.records_folder,
+        config.videos_folder,
+        config.diffusion,
+        config.action_repeat,
+        config.seed,
+    )
 
 
 def _anticipation(config: TrainConfig) -> Anticipation:

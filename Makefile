@@ -12,7 +12,7 @@ QUICK ?=
 TINY := --out runs/quick --results runs/quick/results --num 8 --seeds 1 --total_env_steps 6000 --episodes 10 \
   --train_args "--eval_every 3000 --eval_episodes 10 --fit.num_steps 250 --diffusion.vq_steps 250 --diffusion.fit_steps 250"
 
-.PHONY: help setup demo preprocess test test-upstream test-gpu lint bench bench-tracking bench-workers compare-perception reproduce-metaworld reproduce-maniskill sensitivity reproduce lock clean
+.PHONY: help setup demo preprocess test test-upstream test-gpu lint bench bench-tracking bench-workers compare-perception reproduce-metaworld reproduce-maniskill sensitivity reproduce tables lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -81,6 +81,9 @@ else
 	$(PY) experiments/reproduce.py --suite baselines --tasks drawer_open $(TINY)
 	$(PY) experiments/sensitivity.py --factors form,num_keypoints $(TINY)
 endif
+
+tables: setup ## rewrite the README's tables from results/
+	$(PY) -m relam_jax.report.readme
 
 lock: setup ## resolve requirements.txt and requirements-gpu.txt anew (needs uv)
 	.ci/lock

@@ -43,6 +43,7 @@ from relam_jax.diffusion.pay import DiffusionPay
 from relam_jax.envs import make_env
 from relam_jax.keypoints.keyframes import KeyframeConfig
 from relam_jax.keypoints.selection import SelectionConfig
+from relam_jax.report.readme import speed_table
 from relam_jax.training import loop
 from relam_jax.training.config import TrainConfig
 from relam_jax.training.goal_env import GoalEnv, _on_device
@@ -413,16 +414,6 @@ def whole_loop(task: str, utd: float, windows: int, anticipation: Anticipation) 
     return [Row(f"training, {utd:g} grad_steps an env_step", steps / cpu, "env_steps", note=shares)]
 
 
-def table(rows: list[Row]) -> str:
-    """The table as Markdown."""
-    lines = ["| a CPU-second of one core | | | % of the limit | |", "|---|---:|---|---:|---|"]
-    for row in rows:
-        value = "–" if row.value is None else f"{row.value:,.1f}"
-        percent = "" if row.percent is None else f"{row.percent:.0f} %"
-        lines.append(f"| {row.name} | {value} | {row.unit} | {percent} | {row.note} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Command line."""
     args = tyro.cli(Args, description=__doc__)
@@ -447,9 +438,9 @@ def main() -> None:
     rows += maniskill_rows()
     for utd, windows in ((1.0, 2), (0.125, 4)):
         rows += whole_loop(args.task, utd, windows, anticipation)
-    print(table(rows))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     result = provenance() | {"rows": [row.__dict__ for row in rows]}
+    print(speed_table(result["rows"]))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 

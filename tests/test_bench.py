@@ -66,7 +66,7 @@ def test_a_library_that_is_missing_has_a_row_with_the_reason(bench):
     other.close()
     row = other.row(rates, limits=[100.0])
     assert row.value is None and "brax" in row.note
-    assert f"| brax | – | grad_steps |  | {row.note} |" in bench.table([row])
+    assert f"| brax | – | grad_steps |  | {row.note} |" in bench.speed_table([row.__dict__])
 
 
 def test_without_the_other_environment_each_row_says_so(bench, tmp_path):

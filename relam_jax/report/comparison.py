@@ -95,8 +95,13 @@ def _outcomes(seed: dict[str, Any]) -> str:
     return seed["evaluation"]["outcomes"]["success_any"]
 
 
-def comparison(results: Iterable[dict[str, Any]]) -> str:
+def comparison_table(results: Iterable[dict[str, Any]]) -> str:
     """Markdown."""
     tasks = tuple(f"{task} % (seeds)" for task in BUDGETS)
     columns = ("reward", *tasks, "IQM % [95 % CI]", "area %", "minutes")
-    return markdown(columns, comparison_rows(results)) + "\n" + NOTE
+    return markdown(columns, comparison_rows(results))
+
+
+def comparison(results: Iterable[dict[str, Any]]) -> str:
+    """The table and what it says, as a page."""
+    return comparison_table(results) + "\n" + NOTE

@@ -1,0 +1,87 @@
+"""The tables of success and speed in README.md, from the files in results/.
+
+make tables    # rewrites them between their marks
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from relam_jax.keypoints.tfrecord import write_atomic
+from relam_jax.report.cells import read_results
+from relam_jax.report.comparison import comparison_table
+from relam_jax.report.reproduction import evaluated, percent, reached_at
+from relam_jax.report.tables import markdown
+
+ROOT = Path(__file__).resolve().parents[2]
+COLUMNS = (
+    *("task", "demonstrations", "seeds × episodes", "env_steps", "success % [95 % CI]"),
+    "95 % first reached after (seeds)",
+)
+TRACKERS = {"truth": "true tracks", "lucas_kanade": "Lucas-Kanade"}
+
+
+def success_table(results: Iterable[dict[str, Any]]) -> str:
+    """Markdown: a row a task and tracker, of the settings that are the default."""
+    return markdown(COLUMNS, [_row(result) for result in results if _is_default(result)])
+
+
+def _is_default(result: dict[str, Any]) -> bool:
+    setting = [result.get(k, "") for k in ("reward", "views", "observation", "variant")]
+    projected = result.get("keypoints", "projected") == "projected"
+    return setting == ["relam", 2, "keypoints+proprio", ""] and projected
+
+
+def _row(result: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        result["task"],
+        TRACKERS[result["tracker"]],
+        evaluated(result),
+        f"{result['env_steps'] / 1000:.0f} k",
+        percent(result["success_any"]),
+        reached_at(result, 95, "env_steps"),
+    )
+
+
+def speed_table(rows: Iterable[dict[str, Any]]) -> str:
+    """Markdown, of the rows of `make bench`."""
+    lines = ["| a CPU-second of one core | | | % of the limit | |", "|---|---:|---|---:|---|"]
+    for row in rows:
+        value = "–" if row["value"] is None else f"{row['value']:,.1f}"
+        percent = "" if row["percent"] is None else f"{row['percent']:.0f} %"
+        lines.append(f"| {row['name']} | {value} | {row['unit']} | {percent} | {row['note']} |")
+    return "\n".join(lines) + "\n"
+
+
+def tables(results: Path) -> dict[str, str]:
+    """The README's tables by the names of their marks."""
+    metaworld = read_results(results / "metaworld")
+    found = [*metaworld, *read_results(results / "maniskill")]
+    return {
+        "success": success_table(found),
+        "rewards": comparison_table(metaworld),
+        "speed": speed_table(json.loads((results / "bench.json").read_text())["rows"]),
+    }
+
+
+def with_tables(readme: str, results: Path) -> str:
+    """The README with today's tables between `<!-- name -->` and `<!-- end -->`.
+
+    Raises:
+        ValueError: it has no such marks.
+    """
+    for name, table in tables(results).items():
+        block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.S)
+        if not block.search(readme):
+            raise ValueError(f"the README has no block `<!-- {name} -->` … `<!-- end -->`")
+        readme = block.sub(lambda m, t=table: m[1] + t + m[2], readme)
+    return readme
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    write_atomic(path, with_tables(path.read_text(), ROOT / "results").encode())

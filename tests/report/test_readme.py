@@ -2,12 +2,14 @@
 
 import pytest
 
-from relam_jax.report.readme import ROOT, with_tables
+from relam_jax.report.readme import ROOT, tables, with_tables
 
 
-def test_its_tables_are_those_of_the_results():
+def test_its_tables_of_success_are_those_of_the_results():
+    """(The one of speed is not compared: `make bench` measures it anew on any machine.)"""
     readme = (ROOT / "README.md").read_text()
-    stale = "stale: run `make tables`"
-    assert readme == with_tables(readme, ROOT / "results"), stale
+    for name in ("success", "rewards"):
+        table = tables(ROOT / "results")[name]
+        assert f"<!-- {name} -->\n{table}<!-- end -->" in readme, "stale: run `make tables`"
     with pytest.raises(ValueError, match="no block `<!-- success -->`"):
         with_tables("nothing", ROOT / "results")

@@ -112,11 +112,11 @@ def test_where_the_expert_fails_the_anticipated_plan_stays(
 
 
 def test_training_and_evaluation_get_the_oracle_of_their_own_pool(anticipation, monkeypatch):
-    from relam_jax.training import loop
+    from relam_jax.training import task_env
 
     made = []
-    monkeypatch.setattr(loop, "make_oracle", lambda *args: made.append(args))
-    monkeypatch.setattr(loop, "GoalEnv", lambda *args, **options: object.__new__(GoalEnv))
+    monkeypatch.setattr(task_env, "make_oracle", lambda *args: made.append(args))
+    monkeypatch.setattr(task_env, "GoalEnv", lambda *args, **options: object.__new__(GoalEnv))
     for reward, split in (("oracle", "train"), ("oracle", "eval"), ("relam", "train")):
         make_goal_env(TrainConfig(reward=reward, seed=3), anticipation, 1, split)
     assert [options["split"] for *_, options in made] == ["train", "eval"]

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -41,6 +41,7 @@ from relam_jax.anticipation.plan import Anticipation
 from relam_jax.diffusion.fit import DiffusionConfig, VideoModel, make_judge
 from relam_jax.diffusion.pay import DiffusionPay
 from relam_jax.envs import make_env
+from relam_jax.envs.protocol import BatchedEnv
 from relam_jax.keypoints.keyframes import KeyframeConfig
 from relam_jax.keypoints.selection import SelectionConfig
 from relam_jax.report.readme import speed_table
@@ -286,32 +287,36 @@ def env_steps(task: str, num_envs: int = 16, agent_steps: int = 40) -> float:
 def picture_rows(task: str, num_envs: int = 4) -> list[Row]:
     """Pictures a CPU-second: rendered, and rendered with their keypoints followed; none where no
     OpenGL works."""
-    env = make_env(task, num_envs, seed=0, num_threads=1, num_init_states=1)
-    env.reset()
-    env.follow(np.zeros((num_envs, 2, 2, 1), int))
-    if env.render(0, 0) is None:
-        return [Row(f"rendering {task}", None, "pictures", note="no OpenGL works here")]
-    everything, rows = list(np.ndindex(num_envs, len(env.view_names))), []
+
+    def begun(keypoints: Literal["projected", "tracked"]) -> BatchedEnv:
+        env = make_env(
+            task, num_envs, seed=0, keypoints=keypoints, num_threads=1, num_init_states=1
+        )
+        env.reset()
+        env.follow(np.zeros((num_envs, 2, 2, 1), int))
+        return env
 
     def render_all(size: int) -> None:
         for index, view in everything:
             env.render(index, view, size)
 
+    env = begun("projected")
+    everything, rates = list(np.ndindex(num_envs, len(env.view_names))), {}
+    if env.render(0, 0) is None:
+        env.close()
+        return [Row(f"rendering {task}", None, "pictures", note="no OpenGL works here")]
     for size in (84, 128, 256):
-        rate = median_rate(partial(render_all, size), len(everything))
-        rows.append(Row(f"rendering {task}, {size} px", rate, "pictures"))
-    rendered = rate
+        rates[size] = median_rate(partial(render_all, size), len(everything))
     env.close()
-    tracked = make_env(
-        task, num_envs, seed=0, keypoints="tracked", num_threads=1, num_init_states=1
-    )
-    tracked.reset()
-    tracked.follow(np.zeros((num_envs, 2, 2, 1), int))
-    action = np.full((num_envs, tracked.action_dim), 0.1, np.float32)
-    rate = median_rate(lambda: tracked.step(action), len(everything))
-    share = f"stepping, rendering ({100 * rate / rendered:.0f} %), following 64 points"
-    tracked.close()
-    return [*rows, Row("tracked keypoints, 256 px", rate, "pictures", note=share)]
+    env = begun("tracked")
+    action = np.full((num_envs, env.action_dim), 0.1, np.float32)
+    rate = median_rate(lambda: env.step(action), len(everything))
+    env.close()
+    share = f"stepping, rendering ({100 * rate / rates[256]:.0f} %), following 64 points"
+    return [
+        *(Row(f"rendering {task}, {size} px", x, "pictures") for size, x in rates.items()),
+        Row("tracked keypoints, 256 px", rate, "pictures", note=share),
+    ]
 
 
 def maniskill_rows() -> list[Row]:
@@ -328,29 +333,29 @@ def maniskill_rows() -> list[Row]:
     return rows
 
 
-def reward_microseconds(env: GoalEnv, count: int = 100) -> float:
-    """CPU-µs of keypoints → (reward, stage, observation) of all environments, transfer included."""
-    seen = env.env.step(np.zeros((env.num_envs, env.action_dim), np.float32))
+def microseconds(call: Callable[[], object], count: int = 100) -> float:
+    """CPU-µs of a call whose arrays are waited for, the mean of `count`."""
 
     def calls() -> None:
         for _ in range(count):
-            jax.block_until_ready(env._advance(env.goal, env.stage, _on_device(seen), env.shift))
+            jax.block_until_ready(call())
 
     return 1e6 / median_rate(calls, count)
 
 
-def dacfo_microseconds(num_envs: int, features: int = 8, count: int = 100) -> float:
+def reward_microseconds(env: GoalEnv) -> float:
+    """CPU-µs of keypoints → (reward, stage, observation) of all environments, transfer included."""
+    seen = env.env.step(np.zeros((env.num_envs, env.action_dim), np.float32))
+    return microseconds(lambda: env._advance(env.goal, env.stage, _on_device(seen), env.shift))
+
+
+def dacfo_microseconds(num_envs: int, features: int = 8) -> float:
     """CPU-µs of the discriminator's pay for one step of all environments."""
     pairs = np.random.default_rng(0).random((256, 2, features), np.float32)
     agent = make_dacfo(DACfOConfig(), pairs)
     judge, reward = agent.init(jax.random.key(0)), jax.jit(agent.reward)
     now, then = jnp.asarray(pairs[:num_envs]).swapaxes(0, 1)
-
-    def calls() -> None:
-        for _ in range(count):
-            jax.block_until_ready(reward(judge, now, then))
-
-    return 1e6 / median_rate(calls, count)
+    return microseconds(lambda: reward(judge, now, then))
 
 
 def diffusion_microseconds(num_envs: int) -> float:
@@ -364,8 +369,7 @@ def diffusion_microseconds(num_envs: int) -> float:
     params = judge.denoiser.init(key, past[:, 0], past)
     model = VideoModel(codec, params, jnp.zeros(()), jnp.ones(()))
     judged = DiffusionPay(model, config, frames, 1, 0)
-    success = np.zeros(num_envs, bool)
-    return 1e6 / median_rate(lambda: jax.block_until_ready(judged.pay(frames, success)), 1)
+    return microseconds(lambda: judged.pay(frames, np.zeros(num_envs, bool)), count=1)
 
 
 def whole_loop(task: str, utd: float, windows: int, anticipation: Anticipation) -> list[Row]:

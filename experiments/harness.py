@@ -110,7 +110,7 @@ def model_jobs(cell: Cell, args: HarnessArgs) -> list[Job]:
     )
     if cell.reward != "diffusion":
         return [record, track, fit]
-    film = args.out / "video" / cell.records
+    film = cell.video_model(args.out)
     video = Job(
         f"video model {cell.records}",
         script("fit_video_model.py", "--task", task, "--data", data, *filmed(cell, args), *more),
@@ -128,8 +128,8 @@ def videos_of(cell: Cell, args: HarnessArgs) -> Path:
 
 def filmed(cell: Cell, args: HarnessArgs) -> tuple[object, ...]:
     """Arguments of the video model that a cell's seeds share."""
-    model = args.out / "video" / cell.records
-    return ("--diffusion.videos", videos_of(cell, args), "--diffusion.model", model)
+    videos, model = videos_of(cell, args), cell.video_model(args.out)
+    return ("--diffusion.videos", videos, "--diffusion.model", model)
 
 
 def seed_jobs(cell: Cell, seed: int, kept: bool, args: HarnessArgs) -> tuple[Job, Job]:

@@ -181,13 +181,15 @@ class ProjectedEnv:
         known = np.isin(body, self._bodies)
         return BodyPoints(points, valid & known, np.where(known, body, self._bodies[0]), local)
 
-    def project(
-        self, found: Sequence[BodyPoints], indices: Int[np.ndarray, "N V E K"]
-    ) -> tuple[Float[np.ndarray, "N V E K 2"], Bool[np.ndarray, "N V E K"]]:
-        """Where lifted points of each environment are in the images now, and which are valid."""
-        followed = FollowedPoints(found, indices, self._bodies)
-        points, _ = image_points(followed.world(self._xpos, self._xmat), self.cameras)
-        return points, followed.valid
+    def attach(
+        self, lifted: Sequence[BodyPoints], indices: Int[np.ndarray, "N V E K"]
+    ) -> FollowedPoints:
+        """Some of the lifted points of each environment, for `project`."""
+        return FollowedPoints(lifted, indices, self._bodies)
+
+    def project(self, followed: FollowedPoints) -> Float[np.ndarray, "N V E K 2"]:
+        """Where attached points are in the images now, image sides."""
+        return image_points(followed.world(self._xpos, self._xmat), self.cameras)[0]
 
     def labels(self, index: int, view: int) -> UInt8[np.ndarray, "H W"]:
         """Which entity each pixel of the first image of the running episode shows: 0 none, i the

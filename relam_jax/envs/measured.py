@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from relam_jax.envs.candidates import BodyPoints
 from relam_jax.envs.episodes import ProjectedEnv
+from relam_jax.envs.projected import FollowedPoints
 from relam_jax.envs.protocol import Candidates, EnvState
 from relam_jax.envs.tracked import TrackedEnv
 
@@ -23,8 +24,8 @@ class MeasuredEnv:
     def __init__(self, tracked: TrackedEnv, simulator: ProjectedEnv) -> None:
         """`simulator`: what is behind the cameras of `tracked`."""
         self._tracked, self._simulator = tracked, simulator
-        self._found: dict[int, BodyPoints] = {}
-        self._indices = np.zeros(0, int)
+        self._lifted: dict[int, BodyPoints] = {}
+        self._followed: FollowedPoints | None = None
         self._gaps: list[np.ndarray] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -40,7 +41,7 @@ class MeasuredEnv:
         began = range(len(found.points)) if mask is None else np.flatnonzero(mask).tolist()
         for index in began:
             seen = found.points[index], found.visibility[index]
-            self._found[index] = self._simulator.lift(index, *seen)
+            self._lifted[index] = self._simulator.lift(index, *seen)
         return found
 
     def follow(
@@ -49,18 +50,18 @@ class MeasuredEnv:
         mask: Bool[np.ndarray, " N"] | None = None,
     ) -> EnvState:
         """See `BatchedEnv.follow`."""
-        if mask is not None and len(self._indices):
-            indices = np.where(mask[:, None, None, None], indices, self._indices)
-        self._indices = np.array(indices)
-        return self._tracked.follow(indices)
+        state = self._tracked.follow(indices, mask)
+        lifted = [self._lifted[index] for index in range(len(indices))]
+        self._followed = self._simulator.attach(lifted, self._tracked.indices)
+        return state
 
     def step(self, action: Float[np.ndarray, "N A"]) -> EnvState:
         """See `BatchedEnv.step`."""
         state = self._tracked.step(action)
-        found = [self._found[index] for index in range(len(self._indices))]
-        truth, valid = self._simulator.project(found, self._indices)
+        assert self._followed is not None, "call follow first"
+        truth = self._simulator.project(self._followed)
         gap = np.linalg.norm(state.keypoints - truth, axis=-1)
-        self._gaps.append(gap[state.visibility & valid])
+        self._gaps.append(gap[state.visibility & self._followed.valid])
         return state
 
     def take_error(self) -> float:

@@ -95,6 +95,12 @@ class TrackedEnv:
         self._indices = np.array(indices, np.int64)
         return self._state()
 
+    @property
+    def indices(self) -> Int[np.ndarray, "N V E K"]:
+        """The candidates that are followed as keypoints."""
+        assert self._indices is not None, "call follow first"
+        return self._indices.copy()
+
     def step(self, action: Float[np.ndarray, "N A"]) -> EnvState:
         """See `BatchedEnv.step`."""
         self._outcome = self.cameras.step(action)

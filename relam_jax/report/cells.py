@@ -107,6 +107,10 @@ class Cell:
         """Folder of its anticipation model."""
         return out / "anticipation" / self.model
 
+    def video_model(self, out: Path) -> Path:
+        """Folder of the video model of its reward, if that is diffusion."""
+        return out / "video" / self.records
+
 
 def _suites() -> dict[str, tuple[Cell, ...]]:
     three = [Cell(task, budget) for task, budget in BUDGETS.items()]
@@ -134,6 +138,14 @@ def _suites() -> dict[str, tuple[Cell, ...]]:
 
 
 SUITES = _suites()
+
+
+def default_setting(result: dict[str, Any]) -> bool:
+    """Whether a cell's result is of two views, projected keypoints and proprioception, and no
+    variant."""
+    setting = {"views": 2, "keypoints": "projected", "observation": "keypoints+proprio"}
+    # results of a version before a field existed are of the field's default
+    return all(result.get(k, v) == v for k, v in (setting | {"variant": ""}).items())
 
 
 def first_reaching(

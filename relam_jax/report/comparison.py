@@ -7,16 +7,16 @@ as it should be.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from scipy.stats import trim_mean
 
-from relam_jax.report.cells import BUDGETS
+from relam_jax.report.cells import BUDGETS, default_setting
 from relam_jax.report.statistics import LEVEL, RESAMPLES, Interval
-from relam_jax.report.tables import markdown
+from relam_jax.report.tables import markdown, percent
 
 NOTE = """\
 The rows of [table.md](table.md) whose policies saw projected keypoints of two views and
@@ -50,49 +50,63 @@ def area_under_curve(curve: Mapping[str, Sequence[float]]) -> float:
 
 def comparable(result: dict[str, Any]) -> bool:
     """Whether a cell's result is of the setting in which all rewards are compared."""
-    setting = ("tracker", "views", "observation", "variant")
     return (
-        result["task"] in BUDGETS
-        and result["env_steps"] == BUDGETS[result["task"]]
-        and result.get("keypoints", "projected") == "projected"
-        and tuple(result.get(k, "") for k in setting) == ("truth", 2, "keypoints+proprio", "")
+        default_setting(result)
+        and result["tracker"] == "truth"
+        and result["env_steps"] == BUDGETS.get(result["task"])
         and bool(result["finished_seeds"])
     )
 
 
 def comparison_rows(results: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
     """A row a reward, best mean over the tasks first; "–" for what was not measured."""
-    cells: dict[str, dict[str, dict[str, Any]]] = {}
+    seeds: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for result in filter(comparable, results):
-        cells.setdefault(result["reward"], {})[result["task"]] = result
-    rows = []
-    for reward, of_task in cells.items():
-        seeds = {t: [s for s in r["seeds"] if s["finished"]] for t, r in of_task.items()}
-        scores = {
-            task: np.array([np.mean([d == "1" for d in _outcomes(s)]) for s in found])
-            for task, found in seeds.items()
-        }
-        curves = [[s["curve"] for s in found] for found in seeds.values()]
-        area = np.mean([np.mean([area_under_curve(c) for c in task]) for task in curves])
-        minutes = np.mean([np.mean([c["minutes"][-1] for c in task]) for task in curves])
-        whole = len(scores) == len(BUDGETS)
-        shown = iqm_interval(list(scores.values())) if whole else None
-        row = (
-            reward,
-            *(
-                f"{100 * scores[t].mean():.0f} ({len(scores[t])})" if t in scores else "–"
-                for t in BUDGETS
-            ),
-            "{:.0f} [{:.0f}, {:.0f}]".format(*(100 * x for x in shown)) if shown else "–",
-            f"{100 * area:.0f}" if whole else "–",
-            f"{minutes:.1f}" if whole else "–",
-        )
-        rows.append((-float(np.mean([s.mean() for s in scores.values()])), row))
-    return [row for _, row in sorted(rows)]
+        found = [seed for seed in result["seeds"] if seed["finished"]]
+        seeds.setdefault(result["reward"], {})[result["task"]] = found
+    scores = {
+        reward: {t: _of_seeds(found, _score) for t, found in tasks.items()}
+        for reward, tasks in seeds.items()
+    }
+    means = {r: float(np.mean([s.mean() for s in tasks.values()])) for r, tasks in scores.items()}
+    return [
+        (reward, *_success(scores[reward]), *_summary(seeds[reward], scores[reward]))
+        for reward in sorted(seeds, key=lambda r: (-means[r], r))
+    ]
 
 
-def _outcomes(seed: dict[str, Any]) -> str:
-    return seed["evaluation"]["outcomes"]["success_any"]
+def _of_seeds(
+    seeds: Sequence[dict[str, Any]], measure: Callable[[dict[str, Any]], float]
+) -> Float[np.ndarray, " S"]:
+    return np.array([measure(seed) for seed in seeds])
+
+
+def _score(seed: dict[str, Any]) -> float:
+    return seed["evaluation"]["success_any"]
+
+
+def _success(scores: Mapping[str, Float[np.ndarray, " S"]]) -> list[str]:
+    """Mean over the seeds of each task, and how many they are."""
+    return [
+        f"{100 * scores[task].mean():.0f} ({len(scores[task])})" if task in scores else "–"
+        for task in BUDGETS
+    ]
+
+
+def _summary(
+    seeds: Mapping[str, Sequence[dict[str, Any]]], scores: Mapping[str, Float[np.ndarray, " S"]]
+) -> tuple[str, str, str]:
+    """What is said only of a reward that has all tasks: IQM, area, minutes."""
+    if len(seeds) < len(BUDGETS):
+        return ("–", "–", "–")
+
+    def mean(measure: Callable[[dict[str, Any]], float]) -> float:
+        return float(np.mean([_of_seeds(found, measure).mean() for found in seeds.values()]))
+
+    middle = iqm_interval(list(scores.values()))
+    area = mean(lambda seed: area_under_curve(seed["curve"]))
+    minutes = mean(lambda seed: seed["curve"]["minutes"][-1])
+    return percent(middle._asdict()), f"{100 * area:.0f}", f"{minutes:.1f}"
 
 
 def comparison_table(results: Iterable[dict[str, Any]]) -> str:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from relam_jax.keypoints.tfrecord import write_atomic
-from relam_jax.report.cells import read_results
+from relam_jax.report.cells import default_setting, read_results
 from relam_jax.report.comparison import comparison_table
-from relam_jax.report.reproduction import evaluated, percent, reached_at
-from relam_jax.report.tables import markdown
+from relam_jax.report.reproduction import evaluated, reached_at
+from relam_jax.report.tables import markdown, percent
 
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = (
@@ -27,13 +27,9 @@ TRACKERS = {"truth": "true tracks", "lucas_kanade": "Lucas-Kanade"}
 
 def success_table(results: Iterable[dict[str, Any]]) -> str:
     """Markdown: a row a task and tracker, of the settings that are the default."""
-    return markdown(COLUMNS, [_row(result) for result in results if _is_default(result)])
-
-
-def _is_default(result: dict[str, Any]) -> bool:
-    setting = [result.get(k, "") for k in ("reward", "views", "observation", "variant")]
-    projected = result.get("keypoints", "projected") == "projected"
-    return setting == ["relam", 2, "keypoints+proprio", ""] and projected
+    return markdown(
+        COLUMNS, [_row(r) for r in results if r["reward"] == "relam" and default_setting(r)]
+    )
 
 
 def _row(result: dict[str, Any]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from relam_jax.report.cells import INTERVAL, LEVELS, SUITES, read_results
 from relam_jax.report.comparison import comparable, comparison
 from relam_jax.report.curves import tracker_plots
 from relam_jax.report.svg import INK, SIZE, panel, run_colour, to_svg
-from relam_jax.report.tables import markdown
+from relam_jax.report.tables import markdown, percent
 
 FIGURES = {
     "main": SUITES["main"] + SUITES["baselines"],
@@ -101,14 +101,6 @@ def plan_error(result: dict[str, Any]) -> str:
     """Median over the subgoals of a cell, thousandths of an image side."""
     error = result["anticipation"]["median"]
     return "–" if error is None else f"{1000 * error:.1f}"
-
-
-def percent(interval: dict[str, float] | None) -> str:
-    """Mean and interval, %."""
-    if interval is None:
-        return "–"
-    mean, low, high = (100 * interval[name] for name in ("mean", "low", "high"))
-    return f"{mean:.0f} [{low:.0f}, {high:.0f}]"
 
 
 def reached_at(result: dict[str, Any], level: int, unit: str) -> str:

@@ -22,12 +22,11 @@ from relam_jax.report.cells import INTERVAL, Cell, read_results
 from relam_jax.report.reproduction import (
     evaluated,
     grid,
-    percent,
     plan_error,
     reached_at,
 )
 from relam_jax.report.svg import INK, panel, run_colour, to_svg
-from relam_jax.report.tables import markdown
+from relam_jax.report.tables import markdown, percent
 
 Value = int | float | str
 

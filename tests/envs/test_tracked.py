@@ -124,6 +124,9 @@ def test_errors_are_measured_against_the_simulator():
         seen = env.step(action)
     moved = np.linalg.norm(seen.keypoints - candidates.points, axis=-1)
     assert moved[:, :, 0].mean() > 0.05, "the gripper moved"
+    truth = env._simulator.project(env._followed)
+    gap = np.linalg.norm(seen.keypoints - truth, axis=-1)[:, :, 0]
+    assert np.median(gap[seen.visibility[:, :, 0]]) < 0.01, "of the gripper alone, in the end"
     assert 0 < env.take_error() < 0.01
     env.follow(np.zeros((1, 2, 2, 1), int))
     env._simulator.cameras = tuple(

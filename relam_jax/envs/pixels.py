@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -44,12 +45,13 @@ class PixelEnv(Protocol):
         ...
 
     def image(self, index: int, view: int) -> UInt8[np.ndarray, "H W 3"]:
-        """What a camera shows now. Raises RuntimeError where no renderer works."""
+        """What a camera shows now; threads may ask at once. Raises RuntimeError where no renderer
+        works."""
         ...
 
     def labels(self, index: int, view: int) -> UInt8[np.ndarray, "H W"]:
         """The segmenter's answer to the first image of an episode: 0 background, i the i-th entity
-        from 1."""
+        from 1. Threads may ask at once."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -66,11 +68,14 @@ class PixelEnv(Protocol):
 
 
 class SimulatedCameras:
-    """A simulator as a `PixelEnv`. Its own segmentation stands for a segmenter's."""
+    """A simulator as a `PixelEnv`. Its own segmentation stands for a segmenter's.
+
+    Threads may look at once: a lock keeps their environments apart, which share models.
+    """
 
     def __init__(self, env: Any) -> None:
         """`env`: a back end with projected keypoints; what it projects is dropped here."""
-        self.__env = env
+        self.__env, self.__lock = env, Lock()
         self.num_envs, self.num_init_states = env.num_envs, env.num_init_states
         self.action_dim, self.proprio_dim = env.action_dim, env.proprio_dim
         self.view_names, self.entity_names = env.view_names, env.entity_names
@@ -92,14 +97,16 @@ class SimulatedCameras:
 
     def image(self, index: int, view: int) -> UInt8[np.ndarray, "H W 3"]:
         """See `PixelEnv.image`."""
-        image = self.__env.render(index, view)
+        with self.__lock:
+            image = self.__env.render(index, view)
         if image is None:
             raise RuntimeError(self.__env.why_no_picture)
         return image
 
     def labels(self, index: int, view: int) -> UInt8[np.ndarray, "H W"]:
         """See `PixelEnv.labels`."""
-        return self.__env.labels(index, view)
+        with self.__lock:
+            return self.__env.labels(index, view)
 
     def state(self) -> dict[str, Any]:
         """See `PixelEnv.state`."""

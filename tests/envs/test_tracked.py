@@ -1,5 +1,6 @@
 """Tracked keypoints: from images alone, near the simulator's truth, and resumed bit for bit."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import cv2
@@ -105,6 +106,29 @@ def test_cameras_pass_no_state_of_the_simulator():
     assert allowed.isdisjoint({"follow", "candidates", "scripted_actions", "xpos"})
     assert set(Outcome._fields) == {"proprio", "env_reward", "success", "truncated"}
     env.close()
+
+
+def test_threads_see_what_one_alone_would_see():
+    """Drawers stand elsewhere in each initial state, and environments share models."""
+    cameras = make_env("drawer_open", 6, seed=0, keypoints="tracked").cameras
+    cameras.reset(np.ones(6, bool), np.arange(6))
+    looks = list(np.ndindex(6, 2))
+    with ThreadPoolExecutor(4) as threads:
+        labels = list(threads.map(lambda look: cameras.labels(*look), looks))
+    alone = make_env("drawer_open", 6, seed=0, keypoints="tracked").cameras
+    alone.reset(np.ones(6, bool), np.arange(6))
+    for look, seen in zip(looks, labels, strict=True):
+        np.testing.assert_array_equal(seen, alone.labels(*look))
+    try:
+        cameras.image(0, 0)
+    except RuntimeError as error:
+        pytest.skip(f"no OpenGL back end works here: {error}")
+    with ThreadPoolExecutor(4) as threads:
+        images = list(threads.map(lambda look: cameras.image(*look), looks))
+    for look, seen in zip(looks, images, strict=True):
+        np.testing.assert_array_equal(seen, alone.image(*look))
+    cameras.close()
+    alone.close()
 
 
 def test_errors_are_measured_against_the_simulator():

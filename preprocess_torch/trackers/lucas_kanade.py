@@ -30,7 +30,7 @@ from preprocess_torch.config import PreprocessConfig
 from preprocess_torch.trackers.base import Tracks
 from preprocess_torch.trackers.patches import patches_at
 from preprocess_torch.trackers.redetect import search_shift
-from preprocess_torch.trackers.similarity import Companions
+from preprocess_torch.trackers.similarity import MIN_COMPANIONS, Companions
 
 VERSION = 4
 """Part of the provenance: raise it when tracks change."""
@@ -277,6 +277,30 @@ class OnlineLucasKanade(PyramidFlow):
         """Where the points are in the newest frame, pixels from the corner."""
         points = ((self._points + 0.5) / self._scale).astype(np.float32)
         return Seen(points, self._good, self._trust)
+
+    def located(self) -> Bool[np.ndarray, " Q"]:
+        """The points that are seen, and the hidden ones of entities of which enough is seen to tell
+        where those are."""
+        count = np.bincount(self._entity_id[self._good], minlength=self._entity_id.max() + 1)
+        return self._good | (count >= MIN_COMPANIONS)[self._entity_id]
+
+    def reseed(self, labels: UInt8[np.ndarray, "H W"]) -> None:
+        """Take up lost points again by masks of the newest frame, in which i shows entity i − 1.
+
+        An entity of which too little is seen to tell where the rest is moves as a whole to the
+        middle of its mask. Lost points inside it count as seen from then on, as they look there.
+        """
+        places, located = self.seen().points.astype(np.float64), self.located()
+        for entity in np.unique(self._entity_id[~located]):
+            mine, mask = self._entity_id == entity, labels == entity + 1
+            if mask.any():
+                places[mine] += np.argwhere(mask)[:, ::-1].mean(0) + 0.5 - places[mine].mean(0)
+        column, row = np.clip(places.astype(int), 0, np.array(labels.shape[::-1]) - 1).T
+        found = ~self._good & (labels[row, column] == self._entity_id + 1)
+        self._points = (places * self._scale - 0.5).astype(np.float32)
+        patches = patches_at(self._before.smooth, self._points, self.config.patch)
+        self._slow = np.where(found[:, None, None], patches, self._slow)
+        self._good = self._good | found
 
     def advance(self, frame: UInt8[np.ndarray, "H W 3"]) -> None:
         """Follow the points into the next frame."""

@@ -192,8 +192,11 @@ class ProjectedEnv:
         return image_points(followed.world(self._xpos, self._xmat), self.cameras)[0]
 
     def labels(self, index: int, view: int) -> UInt8[np.ndarray, "H W"]:
-        """Which entity each pixel of the first image of the running episode shows: 0 none, i the
-        i-th from 1."""
+        """Which entity each pixel shows now: 0 none, i the i-th from 1."""
+        if self._elapsed[index]:
+            camera = self.cameras[view : view + 1]
+            scene = self._scene(index)
+            return label_images(*scene, camera, self._entities, self._render_size)[0]
         state = int(self._init_state[index])
         if state not in self._labels:
             scene = self._initial_scene(state)

@@ -50,8 +50,8 @@ class PixelEnv(Protocol):
         ...
 
     def labels(self, index: int, view: int) -> UInt8[np.ndarray, "H W"]:
-        """The segmenter's answer to the first image of an episode: 0 background, i the i-th entity
-        from 1. Threads may ask at once."""
+        """The segmenter's answer to what a camera shows now: 0 background, i the i-th entity, from
+        1 on. Threads may ask at once."""
         ...
 
     def state(self) -> dict[str, Any]:

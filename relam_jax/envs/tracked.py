@@ -2,7 +2,8 @@
 
 At the start of an episode the masks of the first images give the candidates, by the rule of the
 videos; all of them are followed (they keep each other on the entity), and the planner's choice is
-shown. A point that the tracker has lost is hidden until it is found again.
+shown. A hidden point counts as seen while others of its entity tell where it is (`located`); else
+it is hidden until it is found again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from preprocess_torch.trackers.lucas_kanade import LucasKanadeConfig, OnlineLuca
 from relam_jax.envs.pixels import Outcome, PixelEnv
 from relam_jax.envs.protocol import Candidates, EnvState
 
+ONLINE = LucasKanadeConfig(window=9, levels=2, enough=4, carry=25.0)
+"""An agent moves faster, and is seen less often, than who demonstrates: settings that lose an
+entity in 1 instead of 10 % of a half-trained policy's frames (docs/lab-notes.md)."""
 PACKED_BYTES = 3 << 19
 """of one tracker in a checkpoint: arrays there keep their sizes."""
 
@@ -35,7 +39,7 @@ class TrackedEnv:
         tracker: LucasKanadeConfig | None = None,
     ) -> None:
         """Nothing is reset yet."""
-        self.cameras, self.tracker = cameras, tracker or LucasKanadeConfig()
+        self.cameras, self.tracker = cameras, tracker or ONLINE
         self.num_envs, self.num_init_states = cameras.num_envs, cameras.num_init_states
         self.action_dim, self.proprio_dim = cameras.action_dim, cameras.proprio_dim
         self.view_names, self.entity_names = cameras.view_names, cameras.entity_names
@@ -112,11 +116,21 @@ class TrackedEnv:
         for view in range(len(self.view_names)):
             frame, tracker = self.cameras.image(index, view), self._trackers[index, view]
             tracker.advance(frame)
-            valid, seen = self._candidates.visibility[index, view], tracker.seen()
-            points = seen.points / np.array(frame.shape[1::-1], np.float32)
+            valid = self._candidates.visibility[index, view]
+            points = tracker.seen().points / np.array(frame.shape[1::-1], np.float32)
             self._points[index, view][valid] = points
             inside = ((points >= 0) & (points <= 1)).all(-1)
-            self._seen[index, view][valid] = seen.visibility & inside
+            self._seen[index, view][valid] = tracker.located() & inside
+
+    def reseed(self, mask: Bool[np.ndarray, " N"]) -> None:
+        """Take up lost points again by fresh masks where `mask` is True, before the next step."""
+        list(self._threads.map(self._reseed, np.flatnonzero(mask).tolist()))
+
+    def _reseed(self, index: int) -> None:
+        for view in range(len(self.view_names)):
+            tracker = self._trackers[index, view]
+            if not tracker.seen().visibility.all():
+                tracker.reseed(self.cameras.labels(index, view))
 
     def _state(self) -> EnvState:
         assert self._indices is not None and self._outcome is not None

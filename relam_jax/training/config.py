@@ -71,6 +71,8 @@ class TrainConfig:
     """Time limit, env_steps: about twice what the scripted experts take (door_open: up to 114)."""
     sim: Literal["auto", "gpu", "cpu"] = "auto"
     """Where ManiSkill simulates; auto: on the GPU if there is one."""
+    reseed: bool = False
+    """Tracked keypoints: take up lost points again by fresh masks whenever a subgoal is met."""
     occlusion: bool = False
     """Projected keypoints: hide those behind other bodies (visibility rays)."""
     eval_every: int = 8_000
@@ -156,6 +158,8 @@ class TrainConfig:
                 "--reward oracle needs --keypoints projected: the simulator says where points will "
                 "be, not which of its points a tracker follows"
             )
+        if self.reseed and self.keypoints != "tracked":
+            raise ValueError("--reseed is for --keypoints tracked: projected ones are never lost")
         if self.reward == "diffusion":
             make_judge(self.diffusion)
         if self.observation == "rgb" and self.reward in ("dacfo", "diffusion"):

@@ -131,12 +131,14 @@ class GoalEnv:
         arm_scale: float = 1.0,
         frame_size: int = 0,
         video_pay: Callable[[np.ndarray], DiffusionPay] | None = None,
+        reseed: Callable[[np.ndarray], None] | None = None,
     ) -> None:
         """`gamma` is the learner's discount an agent step: what it is paid depends on it. All of an
         action but its last number, the gripper, is multiplied by `arm_scale`. With a
         `frame_size` the cameras' images, so many pixels a side, are in `frames`; observations `rgb`
         are a `Sight` of them. `video_pay` makes, of the first camera's first images, what pays for
-        such images in the place of `reward`; then no other camera is looked at.
+        such images in the place of `reward`; then no other camera is looked at. `reseed` is called
+        with a mask of the environments that have met a subgoal, if any has.
 
         `reward` decides what a step pays. With `dacfo`, whose pay is the learner's own business,
         that is the keypoint reward, and observations end with where each entity is in each view
@@ -145,6 +147,7 @@ class GoalEnv:
         the reward stays the keypoints' and the pay is another.
         """
         self.env, self.planner, self.reward_source = env, planner, reward
+        self._reseed = reseed
         self.frame_size, self._with_sight = frame_size, observation == "rgb"
         self._frame_views = len(env.view_names) if video_pay is None else 1
         self.frames: np.ndarray | None = None
@@ -281,7 +284,7 @@ class GoalEnv:
 
     def step(self, action: Float[np.ndarray, "N A"]) -> Step:
         """One agent step, and a reset of the environments whose time is up."""
-        seen = self.env.step(action * self._scale)
+        seen, before = self.env.step(action * self._scale), self.stage.stage
         self.stage, self._vector, reward, pay = self._advance(
             self.goal, self.stage, _on_device(seen), self.shift
         )
@@ -296,6 +299,10 @@ class GoalEnv:
                 pay = self.video_pay.pay(self.frames[:, 0], seen.success)
         self.obs = final_obs = self._observed()
         final_frames = self.frames
+        if self._reseed is not None:
+            further = np.asarray(ended.stage > before)
+            if further.any():
+                self._reseed(further)
         if seen.truncated.any():
             self.reset(seen.truncated)
         return Step(

@@ -11,8 +11,10 @@ from relam_jax.anticipation.plan import Anticipation, make_planner, remember
 from relam_jax.diffusion.pay import DiffusionPay
 from relam_jax.diffusion.store import load_video_model
 from relam_jax.envs import make_env
+from relam_jax.envs.measured import MeasuredEnv
 from relam_jax.envs.protocol import BatchedEnv
 from relam_jax.envs.shifts import NO_SHIFT, Shift
+from relam_jax.envs.tracked import TrackedEnv
 from relam_jax.training.config import TrainConfig
 from relam_jax.training.goal_env import GoalEnv
 from relam_jax.training.oracle import make_oracle
@@ -76,6 +78,7 @@ def with_goals(
         arm_scale=config.arm_scale,
         frame_size=config.frame_size if films or config.observation == "rgb" else 0,
         video_pay=_video_pay(config) if films else None,
+        reseed=env.reseed if config.reseed and isinstance(env, TrackedEnv | MeasuredEnv) else None,
     )
 
 

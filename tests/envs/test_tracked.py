@@ -78,7 +78,41 @@ def test_points_move_as_the_pictures_do():
     moved = SIDE * (seen.keypoints - candidates.points)
     assert seen.visibility.mean() > 0.9
     assert np.abs(moved[:, :, 0]).max() < 0.2
-    assert np.abs(moved[:, :, 1] - 4 * STEP)[seen.visibility[:, :, 1]].max() < 0.2
+    gap = np.abs(moved[:, :, 1] - 4 * STEP)[seen.visibility[:, :, 1]]
+    assert np.median(gap) < 0.02 and gap.max() < 1, "the worst are those that companions place"
+    env.close()
+
+
+class Swapped(Film):
+    """After its first frame the object is elsewhere and looks like nothing seen before."""
+
+    def boxes(self):
+        return [(20, 20), (80, 30) if self.time else (60, 60)]
+
+    def image(self, index, view):
+        image = super().image(index, view)
+        if self.time:
+            (x, y), texture = self.boxes()[1], self.textures[0][64:96, 64:96]
+            image[y : y + 32, x : x + 32] = texture
+        return image
+
+
+@pytest.mark.parametrize("reseed", [False, True])
+def test_lost_points_are_taken_up_again_by_a_fresh_mask(reseed):
+    env = TrackedEnv(Swapped(), num_candidates=CANDIDATES)
+    candidates, still = env.reset(), np.zeros((2, 4), np.float32)
+    env.follow(np.tile(np.arange(CANDIDATES), (2, 1, 2, 1)))
+    lost = env.step(still)
+    assert lost.visibility[:, 0, 1].mean() < 0.1 and lost.visibility[:, 0, 0].all()
+    if reseed:
+        env.reseed(np.array([True, False]))
+    after = env.step(still)
+    seen = after.visibility[:, 0, 1].mean(-1)
+    assert seen[1] < 0.1 and (seen[0] == 1) == reseed
+    moved = SIDE * (after.keypoints - candidates.points)
+    if reseed:
+        assert np.abs(moved[0, 0, 1] - (20, -30)).max() < 4
+    assert np.abs(moved[:, 0, 0]).max() < 0.2
     env.close()
 
 

@@ -4,8 +4,8 @@
 
 Each factor at each of its levels, one at a time, from the same initial states never trained on:
 camera, light, colour, texture, physics (friction, mass, size), noise, blur, occluder. Writes
-runs/x/robustness.json, a row a shift; killed, the same command goes on where it was. Then
-experiments/report.py shows it.
+runs/x/robustness.json, a row a shift, and as a table robustness.md; killed, the same command goes
+on where it was. Then experiments/report.py shows it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def main() -> None:
     """Command line."""
     args = tyro.cli(Args, description=__doc__)
     from relam_jax.envs.shifts import Shift, choose_factors, why_not
+    from relam_jax.keypoints.tfrecord import write_atomic
     from relam_jax.report.robustness import FILE, measure_robustness
+    from relam_jax.report.shift_map import robustness_markdown
 
     factors = tuple(name for word in args.factors for name in word.split(",") if name)
     try:
@@ -63,7 +65,9 @@ def main() -> None:
     for name in choose_factors(factors):
         if reason := why_not(name, source, table["simulator"]):
             print(f"{name:16}        –  does not apply: {reason}")
-    print(f"written to {args.out or args.run / FILE}")
+    out = args.out or args.run / FILE
+    write_atomic(out.with_suffix(".md"), robustness_markdown(out).encode())
+    print(f"written to {out}, and as a table to {out.with_suffix('.md')}")
 
 
 if __name__ == "__main__":

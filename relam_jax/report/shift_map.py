@@ -7,6 +7,7 @@ from typing import Any
 
 from relam_jax.envs.shifts import FACTORS, Shift, why_not
 from relam_jax.report.robustness import read_table
+from relam_jax.report.tables import markdown
 
 STRONGEST = 60
 """percent of the page's colour in a cell of 100 % success; more would make its words unreadable."""
@@ -21,6 +22,29 @@ def robustness_section(path: Path) -> dict[str, Any]:
     if not sources:
         raise ValueError(f"{path} has no rows yet")
     return {"sources": [_source(table, name) for name in sources], "task": table["task"]}
+
+
+def robustness_markdown(path: Path) -> str:
+    """The heat-map in words: success, %, a factor a line, from its farthest level below the
+    unchanged scene to the farthest above. ValueError as `robustness_section`."""
+    section, parts = robustness_section(path), []
+    columns = ["factor", *[""] * REACH, "unchanged", *[""] * REACH]
+    for source in section["sources"]:
+        lines = [
+            [line["name"], *(_words(cell) for cell in line["cells"])]
+            for line in source["heat"]
+            if not line["why_not"]
+        ]
+        parts.append(
+            f"{section['task']}, {source['keypoints']} keypoints: success within "
+            f"{source['env_steps']} env_steps, %, {source['seeds']} seed(s) × "
+            f"{source['episodes']} episodes.\n\n{markdown(columns, lines)}"
+        )
+    return "\n".join(parts)
+
+
+def _words(cell: dict[str, Any] | None) -> str:
+    return f"{cell['label']}: {100 * cell['success']:.0f}" if cell else ""
 
 
 def _source(table: dict[str, Any], keypoints: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from relam_jax.report.build import write_report
 from relam_jax.report.evaluation import play
 from relam_jax.report.robustness import FILE, Subject, measure_robustness, planned
 from relam_jax.report.run_folder import read_config
+from relam_jax.report.shift_map import robustness_markdown
 from relam_jax.training.config import TrainConfig
 from tests.report.conftest import untrained_policies, write_config
 from tests.report.test_report import check
@@ -175,5 +176,10 @@ def test_the_page_shows_what_was_measured_and_says_what_does_not_apply(tmp_path)
     assert heat.count("<tr>") == 16
     assert "tracked keypoints get the noise of their images" in tracked
     assert "<small>2 px" in tracked
+    lines = robustness_markdown(run / FILE).splitlines()
+    assert "| camera angle |  | −5°: 75 |  | none: 100 |  |  |  |" in lines
+    assert "| occluder |  |  |  | 0: 50 |  |  | 0.2: 25 |" in lines
+    assert "| blur |  |  |  | none: 75 |  | 2 px: 50 |  |" in lines
+    assert not any(line.startswith("| friction") for line in lines), "not measured"
     (run / FILE).write_text("{")
     assert any("damaged" in sentence for sentence in write_report([run], out))

@@ -17,13 +17,15 @@ centre to corner centre (`align_corners`).
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from preprocess_torch.config import PreprocessConfig
 from preprocess_torch.crop import find_box, parse_crop
@@ -36,7 +38,7 @@ from preprocess_torch.models import (
     pick_device,
     sha256,
 )
-from preprocess_torch.trackers.base import Tracks
+from preprocess_torch.trackers.base import Seen, Tracks
 
 ONLINE = "cotracker3_online"
 URL = "https://huggingface.co/facebook/cotracker3/resolve/main/scaled_{mode}.pth"
@@ -44,6 +46,14 @@ INSTALL = (
     "install it by `pip install git+https://github.com/facebookresearch/co-tracker` "
     "or clone that repository"
 )
+MEMORY = tuple(
+    f"online_{name}"
+    for name in (
+        *("ind", "track_feat", "track_support"),
+        *("coords_predicted", "vis_predicted", "conf_predicted"),
+    )
+)
+"""what upstream's model keeps from window to window"""
 LICENCE = "CoTracker3: code and weights are CC-BY-NC-4.0, not for commercial use"
 
 
@@ -70,7 +80,7 @@ class CoTracker3:
 
     def __init__(self, predictor: Any, name: str, config: CoTrackerConfig, weights: dict[str, str]):
         self._predictor, self._name, self._weights = predictor, name, weights
-        self.config = config
+        self.config, self._lock = config, Lock()
 
     def describe(self) -> dict[str, Any]:
         """See `Tracker`."""
@@ -91,9 +101,7 @@ class CoTracker3:
         """See `Tracker`."""
         box = find_box(self.config.crop, frames, queries)
         cut = box.cut(frames)
-        height, width = cut.shape[1:3]
-        high, wide = self._predictor.interp_shape
-        scale = np.array([(wide - 1) / (width - 1), (high - 1) / (height - 1)])
+        scale = self.scale(cut.shape[1:3])
         start = ((queries - box.corner - 0.5) * scale).astype(np.float32)
         follow = self._online if self._name == ONLINE else self._offline
         coords, trust = follow(cut, start)
@@ -102,6 +110,38 @@ class CoTracker3:
         inside = ((points >= 0) & (points <= frames.shape[2:0:-1])).all(-1)
         trust = np.where(inside, trust, 0.0).astype(np.float32)
         return Tracks(points, trust > self.config.visible, trust)
+
+    @property
+    def step(self) -> int:
+        """Frames by which the online model's window moves on, half its length."""
+        return self._predictor.step
+
+    def scale(self, shape: tuple[int, ...]) -> Float[np.ndarray, "2"]:
+        """Size of the model's picture over that of a picture of (height, width), x and y."""
+        (height, width), (high, wide) = shape, self._predictor.interp_shape
+        return np.array([(wide - 1) / (width - 1), (high - 1) / (height - 1)])
+
+    def look(
+        self, frames: np.ndarray, start: np.ndarray, memory: dict[str, Any] | None
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        """The online model on a window, which the `memory` of the one before precedes by half its
+        length: coords and trust as of `_offline` in its last frame, and its own memory. Threads may
+        look at once."""
+        model = self._predictor.model
+        with self._lock, import_torch().no_grad():
+            model.init_video_online_processing()
+            for name, value in (memory or {}).items():  # upstream adds to these lists in place
+                kept = [x.clone() for x in value] if isinstance(value, list) else value
+                setattr(model, name, kept)
+            coords, vis, conf, _ = model(
+                video=self._video(frames),
+                queries=self._queries(np.zeros(len(start)), start),
+                iters=self.config.iterations,
+                is_online=True,
+            )
+            memory = {name: getattr(model, name) for name in MEMORY}
+        coords, trust = self._numpy(coords, vis, conf, len(start))
+        return coords[-1], trust[-1], memory
 
     def _offline(self, frames: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """coords (T, Q, 2) in pixels of the model's picture, trust (T, Q)."""
@@ -130,7 +170,7 @@ class CoTracker3:
 
     def _online(self, frames: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `_offline`."""
-        torch, step = import_torch(), self._predictor.step
+        torch, step = import_torch(), self.step
         queries = self._queries(np.zeros(len(start)), start)
         self._predictor.model.init_video_online_processing()
         coords = vis = conf = None
@@ -191,6 +231,60 @@ class CoTracker3:
     @property
     def _device(self) -> Any:
         return next(self._predictor.model.parameters()).device
+
+
+class OnlineCoTracker:
+    """See `OnlineTracker`: in each frame what `cotracker3_online` says of the clip that ends there,
+    without a crop. Goes on from its state with a new window, not bit for bit."""
+
+    def __init__(
+        self,
+        tracker: CoTracker3,
+        frame: UInt8[np.ndarray, "H W 3"],
+        queries: Float[np.ndarray, "Q 2"],
+        entity_id: Int[np.ndarray, " Q"],
+    ) -> None:
+        """`queries`: pixels from the corner, in this first frame."""
+        self._tracker, self._frames = tracker, [frame]
+        self._scale = tracker.scale(frame.shape[:2])
+        self._start = ((queries - 0.5) * self._scale).astype(np.float32)
+        self._memory: dict[str, Any] | None = None
+        ones = np.ones(len(queries))
+        self._seen = Seen(queries.astype(np.float32), ones > 0, ones.astype(np.float32))
+
+    def advance(self, frame: UInt8[np.ndarray, "H W 3"]) -> None:
+        """Look at the newest frames again, up to a window of them."""
+        self._frames.append(frame)
+        coords, trust, memory = self._tracker.look(
+            np.stack(self._frames), self._start, self._memory
+        )
+        points = (coords / self._scale + 0.5).astype(np.float32)
+        inside = ((points >= 0) & (points <= frame.shape[1::-1])).all(-1)
+        trust = np.where(inside, trust, 0.0).astype(np.float32)
+        self._seen = Seen(points, trust > self._tracker.config.visible, trust)
+        if len(self._frames) == 2 * self._tracker.step:
+            self._memory, self._frames = memory, self._frames[self._tracker.step :]
+
+    def seen(self) -> Seen:
+        """See `OnlineTracker`."""
+        return self._seen
+
+    def located(self) -> Bool[np.ndarray, " Q"]:
+        """See `OnlineTracker`: those that are seen."""
+        return self._seen.visibility
+
+    def reseed(self, labels: UInt8[np.ndarray, "H W"]) -> None:
+        """Nothing: the model itself finds lost points again."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """See `OnlineTracker`."""
+        return {"frame0": self._frames[-1], "points0": self._seen.points} | {
+            name: getattr(self._seen, name) for name in ("visibility", "confidence")
+        }
+
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """See `OnlineTracker`."""
+        self._seen = Seen(self._seen.points, state["visibility"], state["confidence"])
 
 
 def build(config: PreprocessConfig) -> CoTracker3:

@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from preprocess_torch.config import PreprocessConfig
-from preprocess_torch.trackers.base import Tracks
+from preprocess_torch.trackers.base import Seen, Tracks
 from preprocess_torch.trackers.patches import patches_at
 from preprocess_torch.trackers.redetect import search_shift
 from preprocess_torch.trackers.similarity import MIN_COMPANIONS, Companions
@@ -209,16 +209,8 @@ class LucasKanadeTracker:
 _KEPT = ("slow", "points", "good", "trust", "index")
 
 
-class Seen(NamedTuple):
-    """Q points in one frame; see `Tracks`."""
-
-    points: Float[np.ndarray, "Q 2"]
-    visibility: Bool[np.ndarray, " Q"]
-    confidence: Float[np.ndarray, " Q"]
-
-
 class OnlineLucasKanade(PyramidFlow):
-    """Points that are followed from frame to frame, of a clip or of a simulator's camera."""
+    """See `OnlineTracker`; goes on from its state bit for bit."""
 
     def __init__(
         self,
@@ -279,8 +271,7 @@ class OnlineLucasKanade(PyramidFlow):
         return Seen(points, self._good, self._trust)
 
     def located(self) -> Bool[np.ndarray, " Q"]:
-        """The points that are seen, and the hidden ones of entities of which enough is seen to tell
-        where those are."""
+        """See `OnlineTracker`: of an entity of which enough is seen all points."""
         count = np.bincount(self._entity_id[self._good], minlength=self._entity_id.max() + 1)
         return self._good | (count >= MIN_COMPANIONS)[self._entity_id]
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from relam_jax.envs.protocol import BatchedEnv
 from relam_jax.envs.tasks import resolve_task
+
+if TYPE_CHECKING:
+    from relam_jax.envs.tracking import TrackingConfig
 
 
 def make_env(
@@ -16,16 +19,18 @@ def make_env(
     seed: int,
     num_views: int | None = None,
     keypoints: Literal["projected", "tracked"] = "projected",
+    tracking: TrackingConfig | None = None,
     measured: bool = False,
     **options: Any,
 ) -> BatchedEnv:
     """Make `num_envs` environments of a task, by any spelling of its name (`drawer-open-v3`).
 
     `num_views` keeps only the task's first cameras. Keypoints are projected from simulator state,
-    or tracked in the cameras' images, where `measured` has their errors kept (`MeasuredEnv`);
+    or tracked in the cameras' images as `tracking` says, and `measured` then has their errors kept;
     `sim` (`auto`, `gpu`, `cpu`) says where ManiSkill simulates. `options` are those of the back end
     (see `MetaWorldEnv`, `ManiSkillEnv`).
-    Raises ValueError, in one sentence, if there is no such task.
+    Raises ValueError, in one sentence, if there is no such task, or a tracker's code or weights are
+    missing.
     """
     spec = resolve_task(task)
     if num_views is not None:
@@ -45,8 +50,15 @@ def make_env(
         return env
     from relam_jax.envs.pixels import SimulatedCameras
     from relam_jax.envs.tracked import TrackedEnv
+    from relam_jax.envs.tracking import TrackingConfig, make_find, make_follow
 
-    tracked = TrackedEnv(SimulatedCameras(env), num_candidates=env.num_candidates)
+    tracking = tracking or TrackingConfig()
+    tracked = TrackedEnv(
+        SimulatedCameras(env),
+        num_candidates=env.num_candidates,
+        follow=make_follow(tracking),
+        find=make_find(tracking, spec.name, env.entity_names),
+    )
     if not measured:
         return tracked
     from relam_jax.envs.measured import MeasuredEnv

@@ -16,19 +16,17 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from preprocess_torch.sampling import entity_queries
-from preprocess_torch.trackers.lucas_kanade import LucasKanadeConfig, OnlineLucasKanade
+from preprocess_torch.trackers.base import OnlineTracker
 from relam_jax.envs.pixels import Outcome, PixelEnv
 from relam_jax.envs.protocol import Candidates, EnvState
+from relam_jax.envs.tracking import Find, Follow, TrackingConfig, make_follow
 
-ONLINE = LucasKanadeConfig(window=9, levels=2, enough=4, carry=25.0)
-"""An agent moves faster, and is seen less often, than who demonstrates: settings that lose an
-entity in 1 instead of 10 % of a half-trained policy's frames (docs/lab-notes.md)."""
 PACKED_BYTES = 3 << 19
 """of one tracker in a checkpoint: arrays there keep their sizes."""
 
 
 class TrackedEnv:
-    """A `BatchedEnv` whose keypoints are tracked, by `lucas_kanade`, on threads."""
+    """A `BatchedEnv` whose keypoints are tracked, on threads."""
 
     def __init__(
         self,
@@ -36,10 +34,13 @@ class TrackedEnv:
         *,
         num_candidates: int = 32,
         num_threads: int = 2,
-        tracker: LucasKanadeConfig | None = None,
+        follow: Follow | None = None,
+        find: Find | None = None,
     ) -> None:
-        """Nothing is reset yet."""
-        self.cameras, self.tracker = cameras, tracker or ONLINE
+        """Nothing is reset yet. `follow` makes trackers (default: Lucas-Kanade), `find` label
+        images (default: the cameras' own)."""
+        self.cameras, self._find = cameras, find
+        self._follow = follow or make_follow(TrackingConfig())
         self.num_envs, self.num_init_states = cameras.num_envs, cameras.num_init_states
         self.action_dim, self.proprio_dim = cameras.action_dim, cameras.proprio_dim
         self.view_names, self.entity_names = cameras.view_names, cameras.entity_names
@@ -48,7 +49,7 @@ class TrackedEnv:
         shape = (self.num_envs, len(self.view_names), len(self.entity_names), num_candidates)
         self._candidates = Candidates(np.zeros((*shape, 2), np.float32), np.zeros(shape, bool))
         self._points, self._seen = np.zeros((*shape, 2), np.float32), np.zeros(shape, bool)
-        self._trackers: dict[tuple[int, int], OnlineLucasKanade] = {}
+        self._trackers: dict[tuple[int, int], OnlineTracker] = {}
         self._indices: np.ndarray | None = None
         self._outcome: Outcome | None = None
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="tracking")
@@ -72,7 +73,7 @@ class TrackedEnv:
         points, valid = self._candidates
         valid[index] = False
         for view in range(len(self.view_names)):
-            frame, labels = self.cameras.image(index, view), self.cameras.labels(index, view)
+            frame, labels = self._look(index, view)
             found = entity_queries(frame, [labels == e + 1 for e in entities], count)
             side = np.array(frame.shape[1::-1], np.float32)
             for e, queries in enumerate(found):
@@ -81,10 +82,13 @@ class TrackedEnv:
                 if len(queries):  # padding repeats them
                     points[index, view, e] = np.resize(queries / side, (count, 2))
             entity = np.repeat(entities, [len(queries) for queries in found])
-            self._trackers[index, view] = OnlineLucasKanade(
-                frame, np.concatenate(found), entity, self.tracker
-            )
+            self._trackers[index, view] = self._follow(frame, np.concatenate(found), entity)
         self._points[index], self._seen[index] = points[index], valid[index]
+
+    def _look(self, index: int, view: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image and label image of now."""
+        frame = self.cameras.image(index, view)
+        return frame, self._find(frame) if self._find else self.cameras.labels(index, view)
 
     def follow(
         self,
@@ -130,7 +134,7 @@ class TrackedEnv:
         for view in range(len(self.view_names)):
             tracker = self._trackers[index, view]
             if not tracker.seen().visibility.all():
-                tracker.reseed(self.cameras.labels(index, view))
+                tracker.reseed(self._look(index, view)[1])
 
     def _state(self) -> EnvState:
         assert self._indices is not None and self._outcome is not None
@@ -182,7 +186,7 @@ class TrackedEnv:
             packed = packed[: int(state["tracker_bytes"][index][view])]
             kept = np.load(io.BytesIO(packed.tobytes()))
             entity = np.repeat(entities, self._candidates.visibility[index, view].sum(-1))
-            tracker = OnlineLucasKanade(kept["frame0"], kept["points0"], entity, self.tracker)
+            tracker = self._follow(kept["frame0"], kept["points0"], entity)
             tracker.set_state(kept)
             self._trackers[index, view] = tracker
 

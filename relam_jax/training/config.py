@@ -14,6 +14,7 @@ from relam_jax.agents.sac import SACConfig
 from relam_jax.anticipation.train import FitConfig
 from relam_jax.diffusion.fit import DiffusionConfig, make_judge
 from relam_jax.envs.tasks import resolve_task
+from relam_jax.envs.tracking import TrackingConfig
 from relam_jax.keypoints.keyframes import KeyframeConfig
 from relam_jax.keypoints.selection import SelectionConfig
 from relam_jax.reward.stage_machine import RewardConfig
@@ -71,8 +72,6 @@ class TrainConfig:
     """Time limit, env_steps: about twice what the scripted experts take (door_open: up to 114)."""
     sim: Literal["auto", "gpu", "cpu"] = "auto"
     """Where ManiSkill simulates; auto: on the GPU if there is one."""
-    reseed: bool = False
-    """Tracked keypoints: take up lost points again by fresh masks whenever a subgoal is met."""
     occlusion: bool = False
     """Projected keypoints: hide those behind other bodies (visibility rays)."""
     eval_every: int = 8_000
@@ -86,6 +85,7 @@ class TrainConfig:
     sac: SACConfig = field(default_factory=SACConfig)
     dacfo: DACfOConfig = field(default_factory=DACfOConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     shaping: RewardConfig = field(default_factory=RewardConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
@@ -158,8 +158,10 @@ class TrainConfig:
                 "--reward oracle needs --keypoints projected: the simulator says where points will "
                 "be, not which of its points a tracker follows"
             )
-        if self.reseed and self.keypoints != "tracked":
-            raise ValueError("--reseed is for --keypoints tracked: projected ones are never lost")
+        if self.tracking != TrackingConfig() and self.keypoints != "tracked":
+            raise ValueError("--tracking.… says how keypoints are tracked: add --keypoints tracked")
+        if self.tracking.reseed and self.tracking.tracker != "lucas_kanade":
+            raise ValueError("--tracking.reseed is for lucas_kanade: CoTracker3 finds points again")
         if self.reward == "diffusion":
             make_judge(self.diffusion)
         if self.observation == "rgb" and self.reward in ("dacfo", "diffusion"):

@@ -36,6 +36,7 @@ def make_task_env(
         config.task,
         num_envs,
         keypoints=config.keypoints,
+        tracking=config.tracking,
         measured=config.keypoints == "tracked" and split == "eval",
         action_repeat=config.action_repeat,
         episode_length=config.episode_length,
@@ -78,7 +79,9 @@ def with_goals(
         arm_scale=config.arm_scale,
         frame_size=config.frame_size if films or config.observation == "rgb" else 0,
         video_pay=_video_pay(config) if films else None,
-        reseed=env.reseed if config.reseed and isinstance(env, TrackedEnv | MeasuredEnv) else None,
+        reseed=env.reseed
+        if config.tracking.reseed and isinstance(env, TrackedEnv | MeasuredEnv)
+        else None,
     )
 
 

@@ -2,15 +2,19 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from preprocess_torch.config import PreprocessConfig
+from preprocess_torch.segmenters.color import build as build_color
 from relam_jax.envs import make_env
 from relam_jax.envs.pixels import Outcome, PixelEnv, SimulatedCameras
 from relam_jax.envs.protocol import BatchedEnv
 from relam_jax.envs.tracked import TrackedEnv
+from relam_jax.envs.tracking import label_images_of
 
 SIDE, STEP, CANDIDATES = 128, np.array([2.0, 1.0]), 16
 
@@ -130,6 +134,33 @@ def test_a_resumed_tracker_goes_on_bit_for_bit():
     assert first.shape == state["trackers"].shape and np.array_equal(first, second)
     env.close()
     other.close()
+
+
+def test_masks_can_come_from_a_segmenter():
+    """Real masks, of a weights-free segmenter: the film's own label images are not looked at."""
+
+    class Coloured(Film):
+        def image(self, index, view):
+            image = np.full((SIDE, SIDE, 3), 128, np.uint8)
+            for colour, (x, y) in zip(((200, 30, 30), (30, 200, 30)), self.boxes(), strict=True):
+                image[y : y + 32, x : x + 32] = colour
+            return image
+
+        def labels(self, index, view):
+            raise AssertionError("there is a segmenter")
+
+    colours = PreprocessConfig(Path(), color=("gripper=red", "object=green"))
+    segmenter = build_color(colours, Path())
+    find = label_images_of(segmenter, ("gripper", "object"))
+    np.testing.assert_array_equal(find(Coloured().image(0, 0)), Film().labels(0, 0))
+    assert not find(np.full((8, 8, 3), 128, np.uint8)).any()
+    with pytest.raises(ValueError, match="no prompt is for goal"):
+        label_images_of(segmenter, ("gripper", "goal"))
+    env = TrackedEnv(Coloured(), num_candidates=CANDIDATES, find=find)
+    points = SIDE * env.reset().points[:, 0]
+    for place, (x, y) in zip((points[:, 0], points[:, 1]), Film().boxes(), strict=True):
+        assert (place >= (x, y)).all() and (place <= (x + 32, y + 32)).all()
+    env.close()
 
 
 def test_cameras_pass_no_state_of_the_simulator():

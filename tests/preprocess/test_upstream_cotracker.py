@@ -15,7 +15,9 @@ from preprocess_torch.config import PreprocessConfig
 from preprocess_torch.errors import UsageError
 from preprocess_torch.models import sha256
 from preprocess_torch.trackers import build_tracker
-from preprocess_torch.trackers.cotracker3 import CoTracker3, _load
+from preprocess_torch.trackers.cotracker3 import CoTracker3, OnlineCoTracker, _load
+from relam_jax.envs import make_env
+from relam_jax.envs.tracking import TrackingConfig
 from relam_jax.keypoints.records import read_records
 
 from .synthetic import line, render
@@ -123,6 +125,55 @@ def test_online_equals_upstreams_predictor(weights: dict[str, Path]) -> None:
         np.testing.assert_allclose(mine.points[1:], theirs[0, 1:].numpy() + 0.5, atol=1e-3)
         inside = ((mine.points >= 0) & (mine.points <= 96)).all(-1)
         np.testing.assert_array_equal(mine.visibility[1:], (seen[0].numpy() & inside)[1:])
+
+
+def test_frame_by_frame_is_as_the_clip_so_far(weights: dict[str, Path]) -> None:
+    """Two followers of one model, through two windows: neither leaves anything to the other."""
+    tracker, frames, queries = build(weights, "cotracker3_online"), clip(18), points(3)
+    entities = np.zeros(3, np.int32)
+    online = OnlineCoTracker(tracker, frames[0], queries, entities)
+    other = OnlineCoTracker(tracker, frames[0][::-1], queries, entities)
+    for t in range(1, len(frames)):
+        online.advance(frames[t])
+        if t in (1, 2, 15):
+            other.advance(frames[t][::-1])
+        if t in (1, 15, 17):
+            whole, now = track(tracker, frames[: t + 1], queries), online.seen()
+            np.testing.assert_allclose(now.points, whole.points[-1], atol=1e-3)
+            np.testing.assert_allclose(now.confidence, whole.confidence[-1], atol=1e-4)
+    again = OnlineCoTracker(tracker, online.state()["frame0"], online.state()["points0"], entities)
+    again.set_state(online.state())
+    for mine, theirs in zip(again.seen(), online.seen(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_policy_can_be_tracked_by_it(weights: dict[str, Path]) -> None:
+    """The environment of `--tracking.tracker cotracker3_online`, at the model's own resolution."""
+    config = TrackingConfig("cotracker3_online", str(weights["cotracker3_online"]))
+    env = make_env(
+        "drawer_open",
+        1,
+        seed=0,
+        num_views=1,
+        num_candidates=4,
+        keypoints="tracked",
+        tracking=config,
+        num_init_states=1,
+    )
+    try:
+        candidates = env.reset()
+    except RuntimeError as error:
+        pytest.skip(f"no OpenGL back end works here: {error}")
+    env.follow(np.zeros((1, 1, 2, 4), int))
+    seen = env.step(np.zeros((1, 4), np.float32))
+    assert seen.keypoints.shape == (1, 1, 2, 4, 2) and np.isfinite(seen.keypoints).all()
+    moved = np.abs(seen.keypoints - candidates.points[:, :, :, :1]).max()
+    assert moved > 1e-4, "random weights do not stand still"
+    state = env.state()
+    env.set_state(state)
+    for a, b in zip(env.follow(np.zeros((1, 1, 2, 4), int)), seen, strict=True):
+        np.testing.assert_array_equal(a, b)
+    env.close()
 
 
 def test_points_come_back_in_the_order_they_were_asked(weights: dict[str, Path]) -> None:

@@ -175,6 +175,15 @@ def test_an_existing_run_is_neither_overwritten_nor_silently_changed(whole, anti
         (["--reward=dacfo", "--observation=rgb"], "is for observations without frames"),
         (["--observation=rgb", "--replay_capacity=1000000"], "would take 85 GB, more than 16"),
         (["--reward=oracle", "--keypoints=tracked"], "--reward oracle needs --keypoints projected"),
+        (["--tracking.reseed"], "add --keypoints tracked"),
+        (
+            [
+                "--keypoints=tracked",
+                "--tracking.reseed",
+                "--tracking.tracker=cotracker3_online",
+            ],
+            "--tracking.reseed is for lucas_kanade",
+        ),
     ],
 )
 def test_wrong_arguments_give_one_sentence(anticipation_folder, tmp_path, arguments, sentence):

@@ -118,9 +118,11 @@ class TrackedEnv:
     def _advance(self, index: int) -> None:
         """Follow the points of one environment into what its cameras show now."""
         for view in range(len(self.view_names)):
+            valid = self._candidates.visibility[index, view]
+            if not valid.any():  # this camera showed no entity at first
+                continue
             frame, tracker = self.cameras.image(index, view), self._trackers[index, view]
             tracker.advance(frame)
-            valid = self._candidates.visibility[index, view]
             points = tracker.seen().points / np.array(frame.shape[1::-1], np.float32)
             self._points[index, view][valid] = points
             inside = ((points >= 0) & (points <= 1)).all(-1)

@@ -136,6 +136,18 @@ def test_a_resumed_tracker_goes_on_bit_for_bit():
     other.close()
 
 
+def test_a_camera_that_shows_no_entity_is_none_to_follow():
+    env = TrackedEnv(
+        Film(), num_candidates=CANDIDATES, find=lambda image: np.zeros(image.shape[:2], np.uint8)
+    )
+    assert not env.reset().visibility.any()
+    env.follow(np.tile(np.arange(CANDIDATES), (2, 1, 2, 1)))
+    seen = env.step(np.zeros((2, 4), np.float32))
+    env.reseed(np.ones(2, bool))
+    assert not seen.visibility.any() and np.isfinite(seen.keypoints).all()
+    env.close()
+
+
 def test_masks_can_come_from_a_segmenter():
     """Real masks, of a weights-free segmenter: the film's own label images are not looked at."""
 

@@ -107,9 +107,15 @@ class CoTracker3:
         coords, trust = follow(cut, start)
         points = (coords / scale + 0.5 + box.corner).astype(np.float32)
         points[0], trust[0] = queries, 1.0
-        inside = ((points >= 0) & (points <= frames.shape[2:0:-1])).all(-1)
+        return Tracks(*self.judge(points, trust, frames.shape[1:3]))
+
+    def judge(
+        self, points: np.ndarray, trust: np.ndarray, shape: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Points in a picture of (height, width), whether they are seen, and how surely."""
+        inside = ((points >= 0) & (points <= shape[::-1])).all(-1)
         trust = np.where(inside, trust, 0.0).astype(np.float32)
-        return Tracks(points, trust > self.config.visible, trust)
+        return points, trust > self.config.visible, trust
 
     @property
     def step(self) -> int:
@@ -259,9 +265,7 @@ class OnlineCoTracker:
             np.stack(self._frames), self._start, self._memory
         )
         points = (coords / self._scale + 0.5).astype(np.float32)
-        inside = ((points >= 0) & (points <= frame.shape[1::-1])).all(-1)
-        trust = np.where(inside, trust, 0.0).astype(np.float32)
-        self._seen = Seen(points, trust > self._tracker.config.visible, trust)
+        self._seen = Seen(*self._tracker.judge(points, trust, frame.shape[:2]))
         if len(self._frames) == 2 * self._tracker.step:
             self._memory, self._frames = memory, self._frames[self._tracker.step :]
 

@@ -39,7 +39,7 @@ from relam_jax.agents.sac import SACConfig, make_sac
 from relam_jax.anticipation.model import AnticipationModel, ModelConfig
 from relam_jax.anticipation.plan import Anticipation
 from relam_jax.diffusion.fit import DiffusionConfig, VideoModel, make_judge
-from relam_jax.diffusion.pay import DiffusionPay
+from relam_jax.diffusion.pay import VideoPay
 from relam_jax.envs import make_env
 from relam_jax.envs.protocol import BatchedEnv
 from relam_jax.keypoints.keyframes import KeyframeConfig
@@ -367,8 +367,8 @@ def diffusion_microseconds(num_envs: int) -> float:
     codec = judge.vqvae.init(key, jnp.asarray(frames[:1]))
     past = jnp.zeros((1, config.history, judge.vqvae.config.grid**2), jnp.int32)
     params = judge.denoiser.init(key, past[:, 0], past)
-    model = VideoModel(codec, params, jnp.zeros(()), jnp.ones(()))
-    judged = DiffusionPay(model, config, frames, 1, 0)
+    model = VideoModel(codec, params, jnp.zeros(2), jnp.ones(2))
+    judged = VideoPay(model, config, frames, 1, 0)
     return microseconds(lambda: judged.pay(frames, np.zeros(num_envs, bool)), count=1)
 
 

@@ -1,4 +1,4 @@
-"""Demonstrations' videos → the video model of `--reward diffusion`, for several runs to share.
+"""Demonstrations' videos → the video model of `--reward diffusion` and `viper`, for runs to share.
 
     python experiments/fit_video_model.py --task drawer_open --diffusion.model runs/video
 

@@ -38,7 +38,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """The video model of `--reward diffusion`."""
+    """The video model of `--reward diffusion` and `--reward viper`."""
 
     videos: str = ""
     """Folder of the demonstrations' videos (default: videos/<task>)."""
@@ -52,12 +52,12 @@ class DiffusionConfig:
     history: int = 2
     """Frames, an agent step apart, that the next one is told from."""
     denoising_steps: int = 6
-    """Steps in which a future is denoised."""
+    """Steps in which a frame is unveiled."""
     futures: int = 1
-    """Futures a state whose entropy is averaged."""
+    """Futures (viper: orders of unveiling) a state that are averaged."""
     novelty: float = 0.2
-    """Weight of the novelty bonus; that of the entropy is 1 − novelty. (Published: 0.95, beside a
-    success flag's 1.)"""
+    """Weight of the novelty bonus; that of the video model is 1 − novelty. (Published for
+    diffusion: 0.95, beside a success flag's 1.)"""
     sparse: float = 0.0
     """Weight of the simulator's success flag (published: 1)."""
     vq_steps: int = 1000
@@ -74,6 +74,8 @@ class DiffusionConfig:
     """Share of the clips that only choose among the video model's parameters."""
 
 
+NATS = {"diffusion": "entropy", "viper": "surprise"}
+"""What each reward wants less of."""
 EVERY = 250
 """grad_steps between looks at the validation clips, and rows of the log."""
 
@@ -84,9 +86,9 @@ class VideoModel(NamedTuple):
     codec: Codec
     params: Any
     """of the denoiser."""
-    mean: Float[Array, ""]
-    """of the entropy over the demonstrations, nats a token."""
-    std: Float[Array, ""]
+    mean: Float[Array, " 2"]
+    """of `NATS` over the demonstrations, nats a token."""
+    std: Float[Array, " 2"]
 
 
 class Judge(NamedTuple):
@@ -96,10 +98,11 @@ class Judge(NamedTuple):
     denoiser: Denoiser
     tokens: Callable[[VideoModel, Array], Array]
     """frames (B, H, H, 3) uint8 → tokens (B, P)."""
-    entropy: Callable[[VideoModel, Array], Array]
-    """past tokens (B, H, P) → entropy (B), nats a token."""
-    reward: Callable[[VideoModel, Array], Array]
-    """past tokens (B, H, P) → (mean − entropy) / std (B)."""
+    nats: Callable[[str, VideoModel, Array], Array]
+    """(reward, model, tokens of the last H + 1 frames (B, H + 1, P)) → entropy of the next frame,
+    or surprise at the newest (B), nats a token."""
+    reward: Callable[[str, VideoModel, Array], Array]
+    """the same → (mean − nats) / std (B)."""
 
 
 def make_judge(config: DiffusionConfig) -> Judge:
@@ -113,12 +116,18 @@ def make_judge(config: DiffusionConfig) -> Judge:
     entropy = make_entropy(
         denoiser.apply, size.vq.num_codes, config.denoising_steps, config.futures
     )
+
+    def nats(kind: str, model: VideoModel, seen: Array) -> Array:
+        if kind == "diffusion":
+            return entropy(model.params, seen[:, 1:])
+        return entropy(model.params, seen[:, :-1], seen[:, -1])
+
+    def reward(kind: str, model: VideoModel, seen: Array) -> Array:
+        which = list(NATS).index(kind)
+        return (model.mean[which] - nats(kind, model, seen)) / model.std[which]
+
     return Judge(
-        vqvae,
-        denoiser,
-        lambda model, frames: vqvae.encode(model.codec, frames),
-        lambda model, past: entropy(model.params, past),
-        lambda model, past: (model.mean - entropy(model.params, past)) / model.std,
+        vqvae, denoiser, lambda model, frames: vqvae.encode(model.codec, frames), nats, reward
     )
 
 
@@ -262,7 +271,7 @@ def fit_video_model(
     seed: int,
     log: Callable[[str, int, dict[str, float]], None] = lambda name, step, metrics: None,
 ) -> VideoModel:
-    """Both, and the entropy's mean and standard deviation over the clips.
+    """Both, and mean and standard deviation of `NATS` over the clips.
 
     `stride`: frames of a clip between two that the policy sees; log(name, step, metrics).
 
@@ -277,7 +286,7 @@ def fit_video_model(
     tokens = in_batches(jax.jit(partial(judge.vqvae.encode, codec)), frames)
     rows = clip_windows([len(clip) for clip in clips], config.history, stride)
     params = fit_denoiser(judge, tokens, rows, config, seed, partial(log, "denoiser"))
-    model = VideoModel(codec, params, jnp.zeros(()), jnp.ones(()))
-    past = tokens[np.concatenate(rows)[:, 1:]]  # with the newest frame: what a reward is given for
-    entropy = in_batches(jax.jit(partial(judge.entropy, model)), past)
-    return model._replace(mean=jnp.asarray(entropy.mean()), std=jnp.asarray(entropy.std() + 1e-6))
+    model = VideoModel(codec, params, jnp.zeros(len(NATS)), jnp.ones(len(NATS)))
+    seen = tokens[np.concatenate(rows)]
+    nats = [in_batches(jax.jit(partial(judge.nats, kind, model)), seen) for kind in NATS]
+    return model._replace(mean=jnp.mean(jnp.array(nats), 1), std=jnp.std(jnp.array(nats), 1) + 1e-6)

@@ -1,10 +1,11 @@
-"""What environments are paid under `--reward diffusion` for what their first camera shows:
+"""What environments are paid under `--reward diffusion` and `viper` for what their first camera
+shows:
 
     (1 − w) (mean − H) / std + w · novelty + s · success
 
-H: entropy of the future after the last frames (entropy.py); mean and std: of H over the
-demonstrations; w, s: `novelty` and `sparse` of the config. An episode's first frame stands for
-those before it.
+H: entropy of the future after the last frames, or surprise at the newest (entropy.py); mean and
+std: of H over the demonstrations; w, s: `novelty` and `sparse` of the config. An episode's first
+frame stands for those before it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from relam_jax.diffusion.fit import DiffusionConfig, VideoModel, make_judge
 from relam_jax.diffusion.novelty import Novelty, make_rnd
 
 
-class DiffusionPay:
-    """The past frames, as tokens, of N environments of S seeds, and each seed's novelty."""
+class VideoPay:
+    """The last frames, as tokens, of N environments of S seeds, and each seed's novelty."""
 
     def __init__(
         self,
@@ -30,8 +31,9 @@ class DiffusionPay:
         frames: UInt8[np.ndarray, "N H W 3"],
         num_seeds: int,
         seed: int,
+        kind: str = "diffusion",
     ) -> None:
-        """Of environments that show `frames` at the start, seed-major."""
+        """Of environments that show `frames` at the start, seed-major; `kind`: of `NATS`."""
         judge = make_judge(config)
         positions, code_dim = judge.vqvae.config.grid**2, judge.vqvae.config.code_dim
         rnd = make_rnd(positions * code_dim)
@@ -39,7 +41,7 @@ class DiffusionPay:
         @jax.jit
         def begin(past: Array, mask: Array, frames: Array) -> Array:
             tokens = judge.tokens(model, frames)
-            fresh = jnp.repeat(tokens[:, None], config.history, axis=1)
+            fresh = jnp.repeat(tokens[:, None], config.history + 1, axis=1)
             return jnp.where(mask[:, None, None], fresh, past)
 
         @jax.jit
@@ -50,14 +52,14 @@ class DiffusionPay:
             past = jnp.concatenate([past[:, 1:], tokens[:, None]], axis=1)
             codes = model.codec.codebook[tokens].reshape(num_seeds, -1, positions * code_dim)
             novelty, new = jax.vmap(rnd.update)(novelty, codes)
-            pay = (1 - config.novelty) * judge.reward(model, past)
+            pay = (1 - config.novelty) * judge.reward(kind, model, past)
             pay += config.novelty * new.ravel() + config.sparse * success
             return past, novelty, pay
 
         self._begin, self._advance = begin, advance
         keys = jax.random.split(jax.random.key(seed), num_seeds)
         self.novelty = jax.vmap(rnd.init)(keys)
-        self.past = jnp.zeros((len(frames), config.history, positions), jnp.int32)
+        self.past = jnp.zeros((len(frames), config.history + 1, positions), jnp.int32)
         self.begin(np.ones(len(frames), bool), frames)
 
     def begin(self, mask: Bool[np.ndarray, " N"], frames: UInt8[np.ndarray, "N H W 3"]) -> None:

@@ -17,7 +17,13 @@ from jaxtyping import UInt8
 
 from preprocess_torch.discover import find_clips
 from preprocess_torch.video import Timing
-from relam_jax.diffusion.fit import DiffusionConfig, VideoModel, fit_video_model, make_judge
+from relam_jax.diffusion.fit import (
+    NATS,
+    DiffusionConfig,
+    VideoModel,
+    fit_video_model,
+    make_judge,
+)
 from relam_jax.diffusion.vqvae import Codec
 from relam_jax.keypoints.records import read_records
 from relam_jax.keypoints.tfrecord import write_atomic
@@ -40,9 +46,7 @@ def demonstration_frames(
     found, out = read_records(records), []
     hint = "name the folder of the videos that the records are of with --diffusion.videos"
     if not videos.is_dir():
-        raise ValueError(
-            f"--reward diffusion learns from videos, but there are none at {videos}: {hint}"
-        )
+        raise ValueError(f"this reward learns from videos, but there are none at {videos}: {hint}")
     clips = {clip.episode_id: clip for clip in find_clips(videos)}
     for record in found:
         view, clip = record.view_names[0], clips.get(record.episode_id)
@@ -60,7 +64,7 @@ def demonstration_frames(
         if len(frames) != record.num_frames:
             raise ValueError(
                 f"the video of {record.video_id} has {len(frames)} frames, its record "
-                f"{record.num_frames}: --reward diffusion needs records without --fps and --trim"
+                f"{record.num_frames}: this reward needs records without --fps and --trim"
             )
         side = (frame_size, frame_size)
         out.append(np.stack([cv2.resize(f, side, interpolation=cv2.INTER_AREA) for f in frames]))
@@ -91,9 +95,7 @@ def load_video_model(folder: Path, config: DiffusionConfig, stride: int) -> Vide
     """
     folder = folder.absolute()
     if not (folder / "config.json").exists():
-        raise ValueError(
-            f"no video model at {folder}: experiments/train.py --reward diffusion fits one"
-        )
+        raise ValueError(f"no video model at {folder}: experiments/fit_video_model.py fits one")
     found, wanted = json.loads((folder / "config.json").read_text()), _settings(config, stride)
     differ = [f"{k}: {found.get(k)} → {v}" for k, v in wanted.items() if found.get(k) != v]
     if differ:
@@ -106,7 +108,7 @@ def load_video_model(folder: Path, config: DiffusionConfig, stride: int) -> Vide
     codec = jax.eval_shape(judge.vqvae.init, key, frames)
     past = jnp.zeros((1, config.history, judge.vqvae.config.grid**2), jnp.int32)
     params = jax.eval_shape(judge.denoiser.init, key, past[:, 0], past)
-    number = jax.ShapeDtypeStruct((), jnp.float32)
+    number = jax.ShapeDtypeStruct((len(NATS),), jnp.float32)
     shapes = {"codec": codec._asdict(), "params": params, "mean": number, "std": number}
     try:
         with ocp.StandardCheckpointer() as checkpointer:
@@ -136,7 +138,6 @@ def ensure_video_model(
     seconds = round(time.monotonic() - began, 1)
     (folder / "timing.json").write_text(json.dumps({"seconds": seconds}) + "\n")
     save_video_model(folder, model, config, stride)
-    print(
-        f"video model: {len(clips)} clips, entropy {float(model.mean):.4f} ± "
-        f"{float(model.std):.4f} nats a token, {seconds:.0f} s"
-    )
+    scale = zip(NATS.values(), model.mean.tolist(), model.std.tolist(), strict=True)
+    known = ", ".join(f"{name} {mean:.4f} ± {std:.4f}" for name, mean, std in scale)
+    print(f"video model: {len(clips)} clips, {known} nats a token, {seconds:.0f} s")

@@ -108,7 +108,7 @@ class Cell:
         return out / "anticipation" / self.model
 
     def video_model(self, out: Path) -> Path:
-        """Folder of the video model of its reward, if that is diffusion."""
+        """Folder of the video model of its reward, if that needs one."""
         return out / "video" / self.records
 
 
@@ -123,7 +123,7 @@ def _suites() -> dict[str, tuple[Cell, ...]]:
             *(replace(c, reward=r) for r in ("dense", "sparse", "final") for c in three),
             *(
                 replace(c, reward=r, num_seeds=3)
-                for r in ("dacfo", "diffusion", "oracle")
+                for r in ("dacfo", "diffusion", "viper", "oracle")
                 for c in three
             ),
         ],

@@ -44,7 +44,7 @@ class RunFolder:
 
     @property
     def video_model_folder(self) -> Path:
-        """Where the video model of `--reward diffusion` lies, by the same rule."""
+        """Where the video model of its reward lies, by the same rule."""
         return replace(self.config, out=str(self.path)).video_model_folder
 
     @property

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from relam_jax.anticipation.plan import Anticipation, make_planner
+from relam_jax.diffusion.fit import NATS
 from relam_jax.report.run_folder import RunFolder, run_anticipation
 from relam_jax.reward.stage_machine import Goal, RewardConfig, keypoint_reward, start_stage
 
@@ -37,7 +38,7 @@ def timing_section(run: RunFolder) -> dict[str, Any]:
         preprocessing_row(run.data_folder),
         model_row("Training the anticipation model", run.anticipation_folder, "once a task"),
     ]
-    if run.config.reward == "diffusion":
+    if run.config.reward in NATS:
         each = "once, unless --diffusion.model"
         rows.append(model_row("Training the video model", run.video_model_folder, each))
     rows += loop_rows(run)

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_type_hints
 from relam_jax.agents.dacfo import DACfOConfig
 from relam_jax.agents.sac import SACConfig
 from relam_jax.anticipation.train import FitConfig
-from relam_jax.diffusion.fit import DiffusionConfig, make_judge
+from relam_jax.diffusion.fit import NATS, DiffusionConfig, make_judge
 from relam_jax.envs.tasks import resolve_task
 from relam_jax.envs.tracking import TrackingConfig
 from relam_jax.keypoints.keyframes import KeyframeConfig
@@ -32,16 +32,18 @@ class TrainConfig:
     of ManiSkill by its id: PickCube-v1 (the same as pick_cube), LiftPegUpright-v1."""
     data: str = ""
     """Folder of keypoint records to learn anticipation from, for dacfo to imitate, and whose videos
-    diffusion learns from (default: data/<task>)."""
+    diffusion and viper learn from (default: data/<task>)."""
     anticipation: str = ""
     """Folder of a trained anticipation model, instead of `data`."""
     out: str = ""
     """Run folder (default: runs/<task>-<reward>-<seed>)."""
-    reward: Literal["relam", "oracle", "final", "dacfo", "diffusion", "dense", "sparse"] = "relam"
+    reward: Literal[
+        "relam", "oracle", "final", "dacfo", "diffusion", "viper", "dense", "sparse"
+    ] = "relam"
     """relam: anticipated keypoints; oracle: the same with true subgoals, from the scripted expert
     in the simulator; final: only the last subgoal; dacfo: a discriminator's, of demonstrations
     against the policy; diffusion: how sure a video model of the demonstrations is of what comes
-    next; dense, sparse: the simulator's own."""
+    next; viper: how little what came surprises it; dense, sparse: the simulator's own."""
     observation: Literal["keypoints", "keypoints+proprio", "rgb"] = "keypoints+proprio"
     """What the policy sees; `keypoints` alone is the paper's; rgb: keypoints and the cameras'
     frames."""
@@ -111,7 +113,7 @@ class TrainConfig:
         """Pixels a side of the images that the policy or the reward looks at; 0: neither does."""
         if self.observation == "rgb":
             return 84
-        return self.diffusion.frame_size if self.reward == "diffusion" else 0
+        return self.diffusion.frame_size if self.reward in NATS else 0
 
     @property
     def film_bytes(self) -> int:
@@ -162,9 +164,9 @@ class TrainConfig:
             raise ValueError("--tracking.… says how keypoints are tracked: add --keypoints tracked")
         if self.tracking.reseed and self.tracking.tracker != "lucas_kanade":
             raise ValueError("--tracking.reseed is for lucas_kanade: CoTracker3 finds points again")
-        if self.reward == "diffusion":
+        if self.reward in NATS:
             make_judge(self.diffusion)
-        if self.observation == "rgb" and self.reward in ("dacfo", "diffusion"):
+        if self.observation == "rgb" and self.reward in ("dacfo", *NATS):
             raise ValueError(
                 f"--reward {self.reward} is for observations without frames: choose --observation "
                 "keypoints or keypoints+proprio"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from relam_jax.anticipation.fit_task import learn_anticipation
 from relam_jax.anticipation.plan import Anticipation, load_anticipation
+from relam_jax.diffusion.fit import NATS
 from relam_jax.diffusion.store import ensure_video_model
 from relam_jax.keypoints.records import find_dataset
 from relam_jax.keypoints.tfrecord import write_atomic
@@ -42,7 +43,7 @@ def run_experiment(config: TrainConfig, resume: bool) -> dict[str, float]:
         find_dataset(config.records_folder)
     anticipation = _anticipation(config)
     run.mkdir(parents=True, exist_ok=True)
-    if config.reward == "diffusion":
+    if config.reward in NATS:
         run_video_model(config)
     write_atomic(saved, to_json(config).encode())
     append_provenance(run)
@@ -57,7 +58,7 @@ def run_experiment(config: TrainConfig, resume: bool) -> dict[str, float]:
 
 
 def run_video_model(config: TrainConfig) -> None:
-    """Fit the video model of `--reward diffusion`, unless there is one; raises as
+    """Fit the video model of the run's reward, unless there is one; raises as
     `ensure_video_model` does."""
     ensure_video_model(
         config.video_model_folder,

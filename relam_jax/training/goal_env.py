@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from relam_jax.agents.frames import Sight, stacked
 from relam_jax.anticipation.plan import Plan
-from relam_jax.diffusion.pay import DiffusionPay
+from relam_jax.diffusion.pay import VideoPay
 from relam_jax.envs.protocol import BatchedEnv, Candidates, EnvState
 from relam_jax.reward.stage_machine import (
     Goal,
@@ -130,7 +130,7 @@ class GoalEnv:
         gamma: float = 0.9,
         arm_scale: float = 1.0,
         frame_size: int = 0,
-        video_pay: Callable[[np.ndarray], DiffusionPay] | None = None,
+        video_pay: Callable[[np.ndarray], VideoPay] | None = None,
         reseed: Callable[[np.ndarray], None] | None = None,
     ) -> None:
         """`gamma` is the learner's discount an agent step: what it is paid depends on it. All of an

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from relam_jax.anticipation.plan import Anticipation, make_planner, remember
-from relam_jax.diffusion.pay import DiffusionPay
+from relam_jax.diffusion.fit import NATS
+from relam_jax.diffusion.pay import VideoPay
 from relam_jax.diffusion.store import load_video_model
 from relam_jax.envs import make_env
 from relam_jax.envs.measured import MeasuredEnv
@@ -68,7 +69,7 @@ def with_goals(
     planner = remember(make_planner(anticipation))
     if config.reward == "oracle":
         planner = make_oracle(planner, env, config.task, _pool(config, anticipation, split))
-    films = config.reward == "diffusion" and split != "eval"  # in evaluations nobody is paid
+    films = config.reward in NATS and split != "eval"  # in evaluations nobody is paid
     return GoalEnv(
         env,
         planner,
@@ -85,11 +86,13 @@ def with_goals(
     )
 
 
-def _video_pay(config: TrainConfig) -> Callable[[np.ndarray], DiffusionPay]:
+def _video_pay(config: TrainConfig) -> Callable[[np.ndarray], VideoPay]:
     """What pays for the first camera's images, of the first ones."""
     folder, settings = config.video_model_folder, config.diffusion
     model = load_video_model(folder, settings, config.action_repeat)
-    return lambda frames: DiffusionPay(model, settings, frames, config.num_seeds, config.seed)
+    return lambda frames: VideoPay(
+        model, settings, frames, config.num_seeds, config.seed, config.reward
+    )
 
 
 def make_goal_env(

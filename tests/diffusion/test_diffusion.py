@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from relam_jax.diffusion.entropy import make_entropy, unveiled_per_step
-from relam_jax.diffusion.fit import DiffusionConfig, clip_windows, make_judge, windows
+from relam_jax.diffusion.fit import NATS, DiffusionConfig, clip_windows, make_judge, windows
 from relam_jax.diffusion.novelty import make_rnd
-from relam_jax.diffusion.pay import DiffusionPay
+from relam_jax.diffusion.pay import VideoPay
 from relam_jax.diffusion.store import load_video_model, save_video_model
 from relam_jax.diffusion.vqvae import VQConfig, make_vqvae
 from relam_jax.training.config import TrainConfig
@@ -41,20 +41,21 @@ def test_both_losses_fall(fitted):
     assert denoiser[-1]["validation"] < denoiser[0]["validation"]
 
 
-def paid(config, model, clips):
+def paid(config, model, clips, kind):
     """Mean standardised reward of each clip, as an environment's frames are paid."""
     quiet = DiffusionConfig(**{**vars(config), "novelty": 0.0})
     frames = np.stack(clips)
-    pay = DiffusionPay(model, quiet, frames[:, 0], 1, 0)
+    pay = VideoPay(model, quiet, frames[:, 0], 1, 0, kind)
     never = np.zeros(len(clips), bool)
     return np.mean([pay.pay(frames[:, t], never) for t in range(1, FRAMES)], axis=0)
 
 
-def test_the_reward_ranks_a_demonstration_above_a_reversed_and_a_random_one(config, fitted):
+@pytest.mark.parametrize("kind", NATS)
+def test_the_reward_ranks_a_demonstration_above_a_reversed_and_a_random_one(config, fitted, kind):
     model = fitted[0]
-    shown = paid(config, model, [demonstration(seed) for seed in HELD_OUT])
-    reverse = paid(config, model, [demonstration(seed)[::-1] for seed in HELD_OUT])
-    chance = paid(config, model, [wander(seed) for seed in HELD_OUT])
+    shown = paid(config, model, [demonstration(seed) for seed in HELD_OUT], kind)
+    reverse = paid(config, model, [demonstration(seed)[::-1] for seed in HELD_OUT], kind)
+    chance = paid(config, model, [wander(seed) for seed in HELD_OUT], kind)
     means = {"demonstration": shown.mean(), "reversed": reverse.mean(), "random": chance.mean()}
     assert abs(means["demonstration"]) < 0.5, means
     assert means["demonstration"] > means["reversed"] + 0.3, means
@@ -69,6 +70,9 @@ def test_entropy_of_a_known_model_is_exact():
     entropy = make_entropy(lambda _, z, past: jnp.broadcast_to(logits, (len(z), 4, 5)), 5, 2, 1)
     past = jnp.zeros((3, 2, 4), jnp.int32)
     np.testing.assert_allclose(entropy({}, past), exact.mean(), rtol=1e-5)
+    true = jnp.array([[0, 1, 2, 3], [4, 4, 4, 4], [1, 0, 1, 0]])
+    log_p = np.asarray(jax.nn.log_softmax(logits))[np.arange(4), true]
+    np.testing.assert_allclose(entropy({}, past, true), -log_p.mean(-1), rtol=1e-5)
 
     def copies(_, z, past):
         known = z.min(-1)
@@ -77,6 +81,8 @@ def test_entropy_of_a_known_model_is_exact():
 
     one_at_a_time = make_entropy(copies, 5, 4, 3)({}, past)
     np.testing.assert_allclose(one_at_a_time, np.log(5) / 4, rtol=1e-5)
+    same = make_entropy(copies, 5, 4, 1)({}, past, jnp.full((3, 4), 2))
+    np.testing.assert_allclose(same, np.log(5) / 4, rtol=1e-5)
 
 
 def test_every_position_is_unveiled_once():
@@ -87,7 +93,7 @@ def test_every_position_is_unveiled_once():
 
 def test_paying_is_one_trace_and_goes_on_bit_for_bit(config, fitted):
     frames = np.stack([wander(seed) for seed in range(4)])
-    pay = DiffusionPay(fitted[0], config, frames[:, 0], 2, 0)
+    pay = VideoPay(fitted[0], config, frames[:, 0], 2, 0)
     never, some = np.zeros(4, bool), np.array([True, False, True, False])
     for t in range(1, 4):
         pay.pay(frames[:, t], never)
@@ -97,7 +103,7 @@ def test_paying_is_one_trace_and_goes_on_bit_for_bit(config, fitted):
     assert pay._advance._cache_size() == pay._begin._cache_size() == 1
     kept = jax.tree.map(np.asarray, pay.state())
     one = [np.asarray(pay.pay(frames[:, t], never)) for t in range(5, 8)]
-    other = DiffusionPay(fitted[0], config, frames[:, 9], 2, 1)
+    other = VideoPay(fitted[0], config, frames[:, 9], 2, 1)
     other.set_state(kept)
     two = [np.asarray(other.pay(frames[:, t], never)) for t in range(5, 8)]
     np.testing.assert_array_equal(one, two)
@@ -106,7 +112,7 @@ def test_paying_is_one_trace_and_goes_on_bit_for_bit(config, fitted):
 def test_success_is_worth_what_the_config_says(config, fitted):
     frames = np.stack([demonstration(0)] * 2)
     paying = DiffusionConfig(**{**vars(config), "sparse": 2.0})
-    pay = DiffusionPay(fitted[0], paying, frames[:, 0], 1, 0)
+    pay = VideoPay(fitted[0], paying, frames[:, 0], 1, 0)
     got = pay.pay(frames[:, 1], np.array([False, True]))
     np.testing.assert_allclose(got[1] - got[0], 2, rtol=1e-5)
 

@@ -363,6 +363,7 @@ def diffusion_microseconds(num_envs: int) -> float:
     left out."""
     config, key = DiffusionConfig(), jax.random.key(0)
     judge, side = make_judge(config), config.frame_size
+    assert judge.vqvae is not None
     frames = np.random.default_rng(0).integers(0, 255, (num_envs, side, side, 3)).astype(np.uint8)
     codec = judge.vqvae.init(key, jnp.asarray(frames[:1]))
     past = jnp.zeros((1, config.history, judge.vqvae.config.grid**2), jnp.int32)

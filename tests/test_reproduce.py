@@ -45,8 +45,8 @@ def test_jobs_of_all_suites_share_videos_records_and_models(tmp_path):
         "track": 6 + 3 + 10,
         "anticipation": 6 + 3 + 10,
         "video": 3,
-        "train": 135 + 36 + 6,
-        "evaluate": 135 + 36 + 6,
+        "train": 135 + 45 + 6,
+        "evaluate": 135 + 45 + 6,
     }
     names = list(jobs)
     assert all(names.index(n) < names.index(j.name) for j in jobs.values() for n in j.needs)
@@ -71,7 +71,16 @@ def test_choice_of_cells():
     args = Args(suite="baselines", tasks="door_open", seeds=2, total_env_steps=10)
     cells = chosen_cells(args)
     assert {(c.task, c.num_seeds, c.env_steps) for c in cells} == {("door_open", 2, 10)}
-    rewards = ["dense", "sparse", "final", "dacfo", "diffusion", "viper", "oracle"]
+    rewards = [
+        "dense",
+        "sparse",
+        "final",
+        "dacfo",
+        "diffusion",
+        "viper",
+        "keypoint_diffusion",
+        "oracle",
+    ]
     assert [c.reward for c in cells] == rewards
     with pytest.raises(ValueError, match="no cell has the task drawr: there are drawer_open"):
         chosen_cells(replace(args, tasks="drawr"))

@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key, UInt8
 from tqdm import trange
 
+from relam_jax.diffusion.bins import NUM_BINS, centres, encode, make_bins
 from relam_jax.diffusion.denoiser import Denoiser, DenoiserConfig, denoising_loss
 from relam_jax.diffusion.entropy import make_entropy
 from relam_jax.diffusion.vqvae import VQVAE, Codec, VQConfig, make_vqvae, vq_step
@@ -38,7 +39,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """The video model of `--reward diffusion` and `--reward viper`."""
+    """The model of demonstrations of `--reward diffusion`, `viper` and `keypoint_diffusion`."""
 
     videos: str = ""
     """Folder of the demonstrations' videos (default: videos/<task>)."""
@@ -52,7 +53,7 @@ class DiffusionConfig:
     history: int = 2
     """Frames, an agent step apart, that the next one is told from."""
     denoising_steps: int = 6
-    """Steps in which a frame is unveiled."""
+    """Steps in which a frame's tokens are unveiled."""
     futures: int = 1
     """Futures (viper: orders of unveiling) a state that are averaged."""
     novelty: float = 0.2
@@ -74,8 +75,9 @@ class DiffusionConfig:
     """Share of the clips that only choose among the video model's parameters."""
 
 
-NATS = {"diffusion": "entropy", "viper": "surprise"}
+NATS = {"diffusion": "entropy", "viper": "surprise", "keypoint_diffusion": "entropy"}
 """What each reward wants less of."""
+MEASURES = ("entropy", "surprise")
 EVERY = 250
 """grad_steps between looks at the validation clips, and rows of the log."""
 
@@ -83,52 +85,60 @@ EVERY = 250
 class VideoModel(NamedTuple):
     """All that is fitted."""
 
-    codec: Codec
+    codec: Any
+    """a Codec of frames, or Bins of places."""
     params: Any
     """of the denoiser."""
     mean: Float[Array, " 2"]
-    """of `NATS` over the demonstrations, nats a token."""
+    """of `MEASURES` over the demonstrations, nats a token."""
     std: Float[Array, " 2"]
 
 
 class Judge(NamedTuple):
-    """The pure functions of a size."""
+    """The pure functions of a reward and a size."""
 
-    vqvae: VQVAE
+    vqvae: VQVAE | None
+    """None where places are judged."""
     denoiser: Denoiser
     tokens: Callable[[VideoModel, Array], Array]
-    """frames (B, H, H, 3) uint8 → tokens (B, P)."""
+    """frames (B, H, H, 3) uint8, or places (B, P) → tokens (B, P)."""
+    codes: Callable[[VideoModel, Array], Array]
+    """tokens (B, P) → what they stand for (B, P, D)."""
     nats: Callable[[str, VideoModel, Array], Array]
-    """(reward, model, tokens of the last H + 1 frames (B, H + 1, P)) → entropy of the next frame,
+    """(measure, model, tokens of the last H + 1 frames (B, H + 1, P)) → entropy of the next frame,
     or surprise at the newest (B), nats a token."""
-    reward: Callable[[str, VideoModel, Array], Array]
-    """the same → (mean − nats) / std (B)."""
+    reward: Callable[[VideoModel, Array], Array]
+    """(model, the same tokens) → (mean − nats) / std (B) of the reward's measure."""
 
 
-def make_judge(config: DiffusionConfig) -> Judge:
-    """Close over the sizes. ValueError if a number fits nothing."""
+def make_judge(config: DiffusionConfig, kind: str = "diffusion") -> Judge:
+    """Close over the sizes; `kind`: of `NATS`. ValueError if a number fits nothing."""
     for name in ("history", "denoising_steps", "futures"):
         if getattr(config, name) < 1:
             raise ValueError(f"--diffusion.{name} must be at least 1, not {getattr(config, name)}")
-    size = SIZES[config.size]
-    vqvae = make_vqvae(size.vq, config.frame_size)
-    denoiser = Denoiser(size.denoiser, size.vq.num_codes)
-    entropy = make_entropy(
-        denoiser.apply, size.vq.num_codes, config.denoising_steps, config.futures
-    )
+    size, of_places = SIZES[config.size], kind == "keypoint_diffusion"
+    vqvae = None if of_places else make_vqvae(size.vq, config.frame_size)
+    num_codes = size.vq.num_codes if vqvae else NUM_BINS
+    denoiser = Denoiser(size.denoiser, num_codes)
+    entropy = make_entropy(denoiser.apply, num_codes, config.denoising_steps, config.futures)
 
-    def nats(kind: str, model: VideoModel, seen: Array) -> Array:
-        if kind == "diffusion":
+    def tokens(model: VideoModel, shown: Array) -> Array:
+        return vqvae.encode(model.codec, shown) if vqvae else encode(model.codec, shown)
+
+    def codes(model: VideoModel, tokens: Array) -> Array:
+        return model.codec.codebook[tokens] if vqvae else centres(tokens)
+
+    def nats(measure: str, model: VideoModel, seen: Array) -> Array:
+        if measure == "entropy":
             return entropy(model.params, seen[:, 1:])
         return entropy(model.params, seen[:, :-1], seen[:, -1])
 
-    def reward(kind: str, model: VideoModel, seen: Array) -> Array:
-        which = list(NATS).index(kind)
-        return (model.mean[which] - nats(kind, model, seen)) / model.std[which]
+    def reward(model: VideoModel, seen: Array) -> Array:
+        measure = NATS[kind]
+        which = MEASURES.index(measure)
+        return (model.mean[which] - nats(measure, model, seen)) / model.std[which]
 
-    return Judge(
-        vqvae, denoiser, lambda model, frames: vqvae.encode(model.codec, frames), nats, reward
-    )
+    return Judge(vqvae, denoiser, tokens, codes, nats, reward)
 
 
 def windows(length: int, history: int, stride: int) -> Int[np.ndarray, "T H1"]:
@@ -265,15 +275,17 @@ def in_batches(fn: Callable[[Array], Array], rows: Any, size: int = 128) -> np.n
 
 
 def fit_video_model(
-    clips: Sequence[UInt8[np.ndarray, "_ H H 3"]],
+    clips: Sequence[UInt8[np.ndarray, "_ H H 3"] | Float[np.ndarray, "_ P"]],
     stride: int,
     config: DiffusionConfig,
     seed: int,
     log: Callable[[str, int, dict[str, float]], None] = lambda name, step, metrics: None,
+    kind: str = "diffusion",
 ) -> VideoModel:
-    """Both, and mean and standard deviation of `NATS` over the clips.
+    """Tokens, model, and mean and standard deviation of `MEASURES` over the clips.
 
-    `stride`: frames of a clip between two that the policy sees; log(name, step, metrics).
+    `clips`: frames, or places where `kind`, of `NATS`, is keypoint_diffusion; `stride`: frames of a
+    clip between two that the policy sees; log(name, step, metrics).
 
     Raises:
         ValueError: there are no clips.
@@ -281,12 +293,15 @@ def fit_video_model(
     """
     if not clips:
         raise ValueError("there are no clips to learn a video model from")
-    judge, frames = make_judge(config), np.concatenate(clips)
-    codec = fit_codec(judge.vqvae, frames, config, seed, partial(log, "codec"))
-    tokens = in_batches(jax.jit(partial(judge.vqvae.encode, codec)), frames)
+    judge, shown = make_judge(config, kind), np.concatenate(clips)
+    if judge.vqvae:
+        codec = fit_codec(judge.vqvae, shown, config, seed, partial(log, "codec"))
+    else:
+        codec = make_bins(clips)
+    model = VideoModel(codec, None, jnp.zeros(len(MEASURES)), jnp.ones(len(MEASURES)))
+    tokens = in_batches(jax.jit(partial(judge.tokens, model)), shown)
     rows = clip_windows([len(clip) for clip in clips], config.history, stride)
     params = fit_denoiser(judge, tokens, rows, config, seed, partial(log, "denoiser"))
-    model = VideoModel(codec, params, jnp.zeros(len(NATS)), jnp.ones(len(NATS)))
-    seen = tokens[np.concatenate(rows)]
-    nats = [in_batches(jax.jit(partial(judge.nats, kind, model)), seen) for kind in NATS]
-    return model._replace(mean=jnp.mean(jnp.array(nats), 1), std=jnp.std(jnp.array(nats), 1) + 1e-6)
+    model, seen = model._replace(params=params), tokens[np.concatenate(rows)]
+    nats = np.array([in_batches(jax.jit(partial(judge.nats, m, model)), seen) for m in MEASURES])
+    return model._replace(mean=jnp.asarray(nats.mean(1)), std=jnp.asarray(nats.std(1) + 1e-6))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from jaxtyping import UInt8
 
 from preprocess_torch.discover import find_clips
 from preprocess_torch.video import Timing
+from relam_jax.diffusion.bins import Bins
 from relam_jax.diffusion.fit import (
-    NATS,
+    MEASURES,
     DiffusionConfig,
     VideoModel,
     fit_video_model,
     make_judge,
 )
-from relam_jax.diffusion.vqvae import Codec
 from relam_jax.keypoints.records import read_records
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.logs import RunLog
@@ -71,23 +72,29 @@ def demonstration_frames(
     return out
 
 
-def _settings(config: DiffusionConfig, stride: int) -> dict[str, Any]:
+def _settings(config: DiffusionConfig, stride: int, kind: str) -> dict[str, Any]:
     kept = {k: v for k, v in asdict(config).items() if k not in NOT_THE_MODELS}
-    return kept | {"stride": stride}
+    return kept | {"stride": stride, "of": "places" if kind == "keypoint_diffusion" else "frames"}
 
 
-def save_video_model(folder: Path, model: VideoModel, config: DiffusionConfig, stride: int) -> None:
+def save_video_model(
+    folder: Path, model: VideoModel, config: DiffusionConfig, stride: int, kind: str = "diffusion"
+) -> None:
     """Write `folder`/params (orbax), then `folder`/config.json."""
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     tree = model._asdict() | {"codec": model.codec._asdict()}
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / "params", tree, force=True)
-    text = json.dumps(_settings(config, stride), indent=2)
-    write_atomic(folder / "config.json", text.encode())
+    settings = _settings(config, stride, kind)
+    if isinstance(model.codec, Bins):
+        settings["positions"] = len(model.codec.low)
+    write_atomic(folder / "config.json", json.dumps(settings, indent=2).encode())
 
 
-def load_video_model(folder: Path, config: DiffusionConfig, stride: int) -> VideoModel:
+def load_video_model(
+    folder: Path, config: DiffusionConfig, stride: int, kind: str = "diffusion"
+) -> VideoModel:
     """Read what `save_video_model` wrote.
 
     Raises:
@@ -96,48 +103,61 @@ def load_video_model(folder: Path, config: DiffusionConfig, stride: int) -> Vide
     folder = folder.absolute()
     if not (folder / "config.json").exists():
         raise ValueError(f"no video model at {folder}: experiments/fit_video_model.py fits one")
-    found, wanted = json.loads((folder / "config.json").read_text()), _settings(config, stride)
+    found, wanted = (
+        json.loads((folder / "config.json").read_text()),
+        _settings(config, stride, kind),
+    )
     differ = [f"{k}: {found.get(k)} → {v}" for k, v in wanted.items() if found.get(k) != v]
     if differ:
         raise ValueError(
             f"the video model at {folder} was fitted with other settings ({'; '.join(differ)}): "
             "use the same ones, or another --diffusion.model"
         )
-    judge, key = make_judge(config), jax.random.key(0)
-    frames = jax.ShapeDtypeStruct((1, config.frame_size, config.frame_size, 3), jnp.uint8)
-    codec = jax.eval_shape(judge.vqvae.init, key, frames)
-    past = jnp.zeros((1, config.history, judge.vqvae.config.grid**2), jnp.int32)
-    params = jax.eval_shape(judge.denoiser.init, key, past[:, 0], past)
-    number = jax.ShapeDtypeStruct((len(NATS),), jnp.float32)
-    shapes = {"codec": codec._asdict(), "params": params, "mean": number, "std": number}
+    judge, key = make_judge(config, kind), jax.random.key(0)
+    number = jax.ShapeDtypeStruct((len(MEASURES),), jnp.float32)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
+            if judge.vqvae:
+                side = config.frame_size
+                frames = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
+                codec = jax.eval_shape(judge.vqvae.init, key, frames)
+                positions = judge.vqvae.config.grid**2
+            else:
+                positions = found["positions"]
+                codec = Bins(jnp.zeros(positions), jnp.zeros(positions))
+            past = jnp.zeros((1, config.history, positions), jnp.int32)
+            params = jax.eval_shape(judge.denoiser.init, key, past[:, 0], past)
+            shapes = {"codec": codec._asdict(), "params": params, "mean": number, "std": number}
             stored = checkpointer.restore(folder / "params", shapes)
     except (TypeError, KeyError, ValueError, FileNotFoundError) as error:
         raise ValueError(
             f"the video model at {folder} does not fit this version ({error}): delete the folder"
         ) from error
-    return VideoModel(**stored | {"codec": Codec(**stored["codec"])})
+    return VideoModel(**stored | {"codec": type(codec)(**stored["codec"])})
 
 
 def ensure_video_model(
-    folder: Path, records: Path, videos: Path, config: DiffusionConfig, stride: int, seed: int
+    folder: Path,
+    read: Callable[[], Sequence[np.ndarray]],
+    config: DiffusionConfig,
+    stride: int,
+    seed: int,
+    kind: str = "diffusion",
 ) -> None:
-    """Fit one into `folder`, with its log (CSV, TensorBoard), unless there is one. Raises as
-    `demonstration_frames` and `load_video_model` do."""
+    """Fit one to the clips that `read` reads into `folder`, with its log (CSV, TensorBoard), unless
+    there is one. Raises as `read`, `fit_video_model` and `load_video_model` do."""
     if (folder / "config.json").exists():
-        load_video_model(folder, config, stride)
+        load_video_model(folder, config, stride, kind)
         return
-    began = time.monotonic()
-    clips = demonstration_frames(records, videos, config.frame_size)
+    began, clips = time.monotonic(), read()
     log = RunLog(folder)
     try:
-        model = fit_video_model(clips, stride, config, seed, log.write)
+        model = fit_video_model(clips, stride, config, seed, log.write, kind)
     finally:
         log.close()
     seconds = round(time.monotonic() - began, 1)
     (folder / "timing.json").write_text(json.dumps({"seconds": seconds}) + "\n")
-    save_video_model(folder, model, config, stride)
-    scale = zip(NATS.values(), model.mean.tolist(), model.std.tolist(), strict=True)
+    save_video_model(folder, model, config, stride, kind)
+    scale = zip(MEASURES, model.mean.tolist(), model.std.tolist(), strict=True)
     known = ", ".join(f"{name} {mean:.4f} ± {std:.4f}" for name, mean, std in scale)
     print(f"video model: {len(clips)} clips, {known} nats a token, {seconds:.0f} s")

@@ -123,7 +123,7 @@ def _suites() -> dict[str, tuple[Cell, ...]]:
             *(replace(c, reward=r) for r in ("dense", "sparse", "final") for c in three),
             *(
                 replace(c, reward=r, num_seeds=3)
-                for r in ("dacfo", "diffusion", "viper", "oracle")
+                for r in ("dacfo", "diffusion", "viper", "keypoint_diffusion", "oracle")
                 for c in three
             ),
         ],
@@ -132,7 +132,7 @@ def _suites() -> dict[str, tuple[Cell, ...]]:
             replace(cell, keypoints="tracked", observation="keypoints", num_seeds=3)
             for cell in pixels[:2]
         ],
-        "maniskill": [Cell("push_cube", 40_000), Cell("pick_cube", 100_000)],
+        "maniskill": [Cell("push_cube", 40_000), Cell("pick_cube", 200_000)],
     }
     return {name: tuple(cells) for name, cells in suites.items()}
 

@@ -39,7 +39,7 @@ def timing_section(run: RunFolder) -> dict[str, Any]:
         model_row("Training the anticipation model", run.anticipation_folder, "once a task"),
     ]
     if run.config.reward in NATS:
-        each = "once, unless --diffusion.model"
+        each = "once a run, unless --diffusion.model"
         rows.append(model_row("Training the video model", run.video_model_folder, each))
     rows += loop_rows(run)
     trained_on = run.starts[0]["hardware"] if run.starts else None

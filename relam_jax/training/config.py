@@ -31,19 +31,28 @@ class TrainConfig:
     """Any Meta-World v3 task (drawer_open and drawer-open-v3 are the same), or any rigid-body task
     of ManiSkill by its id: PickCube-v1 (the same as pick_cube), LiftPegUpright-v1."""
     data: str = ""
-    """Folder of keypoint records to learn anticipation from, for dacfo to imitate, and whose videos
-    diffusion and viper learn from (default: data/<task>)."""
+    """Folder of keypoint records to learn anticipation from; dacfo and keypoint_diffusion learn
+    from them too, diffusion and viper from their videos (default: data/<task>)."""
     anticipation: str = ""
     """Folder of a trained anticipation model, instead of `data`."""
     out: str = ""
     """Run folder (default: runs/<task>-<reward>-<seed>)."""
     reward: Literal[
-        "relam", "oracle", "final", "dacfo", "diffusion", "viper", "dense", "sparse"
+        "relam",
+        "oracle",
+        "final",
+        "dacfo",
+        "diffusion",
+        "viper",
+        "keypoint_diffusion",
+        "dense",
+        "sparse",
     ] = "relam"
     """relam: anticipated keypoints; oracle: the same with true subgoals, from the scripted expert
     in the simulator; final: only the last subgoal; dacfo: a discriminator's, of demonstrations
     against the policy; diffusion: how sure a video model of the demonstrations is of what comes
-    next; viper: how little what came surprises it; dense, sparse: the simulator's own."""
+    next; viper: how little what came surprises it; keypoint_diffusion: diffusion where entities
+    are in the place of frames; dense, sparse: the simulator's own."""
     observation: Literal["keypoints", "keypoints+proprio", "rgb"] = "keypoints+proprio"
     """What the policy sees; `keypoints` alone is the paper's; rgb: keypoints and the cameras'
     frames."""
@@ -113,7 +122,7 @@ class TrainConfig:
         """Pixels a side of the images that the policy or the reward looks at; 0: neither does."""
         if self.observation == "rgb":
             return 84
-        return self.diffusion.frame_size if self.reward in NATS else 0
+        return self.diffusion.frame_size if self.reward in ("diffusion", "viper") else 0
 
     @property
     def film_bytes(self) -> int:
@@ -165,7 +174,7 @@ class TrainConfig:
         if self.tracking.reseed and self.tracking.tracker != "lucas_kanade":
             raise ValueError("--tracking.reseed is for lucas_kanade: CoTracker3 finds points again")
         if self.reward in NATS:
-            make_judge(self.diffusion)
+            make_judge(self.diffusion, self.reward)
         if self.observation == "rgb" and self.reward in ("dacfo", *NATS):
             raise ValueError(
                 f"--reward {self.reward} is for observations without frames: choose --observation "

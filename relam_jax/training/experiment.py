@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 from relam_jax.anticipation.fit_task import learn_anticipation
 from relam_jax.anticipation.plan import Anticipation, load_anticipation
 from relam_jax.diffusion.fit import NATS
-from relam_jax.diffusion.store import ensure_video_model
+from relam_jax.diffusion.store import demonstration_frames, ensure_video_model
 from relam_jax.keypoints.records import find_dataset
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.training.config import TrainConfig, changed_fields, from_json, to_json
+from relam_jax.training.imitation import read_places
 from relam_jax.training.loop import train
 from relam_jax.training.provenance import append_provenance
 
@@ -39,12 +41,12 @@ def run_experiment(config: TrainConfig, resume: bool) -> dict[str, float]:
                 f"resume with the same one, "
                 "or choose another --out"
             )
-    if config.reward == "dacfo":
+    if config.reward in ("dacfo", "keypoint_diffusion"):
         find_dataset(config.records_folder)
     anticipation = _anticipation(config)
     run.mkdir(parents=True, exist_ok=True)
     if config.reward in NATS:
-        run_video_model(config)
+        run_video_model(config, anticipation)
     write_atomic(saved, to_json(config).encode())
     append_provenance(run)
     result = train(config, anticipation, resume)
@@ -57,16 +59,22 @@ def run_experiment(config: TrainConfig, resume: bool) -> dict[str, float]:
     return result
 
 
-def run_video_model(config: TrainConfig) -> None:
-    """Fit the video model of the run's reward, unless there is one; raises as
-    `ensure_video_model` does."""
+def run_video_model(config: TrainConfig, anticipation: Anticipation | None = None) -> None:
+    """Fit the video model of the run's reward, unless there is one; that of places needs an
+    `anticipation` model. Raises as `ensure_video_model` does."""
+    if config.reward == "keypoint_diffusion":
+        assert anticipation is not None, "places are those of planned keypoints"
+        read = partial(read_places, config, anticipation)
+    else:
+        folders, size = (config.records_folder, config.videos_folder), config.diffusion.frame_size
+        read = partial(demonstration_frames, *folders, size)
     ensure_video_model(
         config.video_model_folder,
-        config.records_folder,
-        config.videos_folder,
+        read,
         config.diffusion,
         config.action_repeat,
         config.seed,
+        config.reward,
     )
 
 

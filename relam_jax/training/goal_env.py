@@ -130,21 +130,22 @@ class GoalEnv:
         gamma: float = 0.9,
         arm_scale: float = 1.0,
         frame_size: int = 0,
-        video_pay: Callable[[np.ndarray], VideoPay] | None = None,
+        video_pay: Callable[[Any], VideoPay] | None = None,
         reseed: Callable[[np.ndarray], None] | None = None,
     ) -> None:
         """`gamma` is the learner's discount an agent step: what it is paid depends on it. All of an
         action but its last number, the gripper, is multiplied by `arm_scale`. With a
         `frame_size` the cameras' images, so many pixels a side, are in `frames`; observations `rgb`
         are a `Sight` of them. `video_pay` makes, of the first camera's first images, what pays for
-        such images in the place of `reward`; then no other camera is looked at. `reseed` is called
+        such images in the place of `reward`; then no other camera is looked at. (Under
+        keypoint_diffusion it is of places.) `reseed` is called
         with a mask of the environments that have met a subgoal, if any has.
 
         `reward` decides what a step pays. With `dacfo`, whose pay is the learner's own business,
         that is the keypoint reward, and observations end with where each entity is in each view
-        (training/imitation.py): policy and discriminator see it, and the policy all else besides,
-        plan and stage included, so that the reward alone tells the runs apart. With `video_pay` too
-        the reward stays the keypoints' and the pay is another.
+        (training/imitation.py), as they do with `keypoint_diffusion`: policy and discriminator see
+        it, and the policy all else besides, plan and stage included, so that the reward alone tells
+        the runs apart. With `video_pay` too the reward stays the keypoints' and the pay is another.
         """
         self.env, self.planner, self.reward_source = env, planner, reward
         self._reseed = reseed
@@ -213,8 +214,7 @@ class GoalEnv:
         self.obs = self._observed()
         self.video_pay = None
         if video_pay is not None:
-            assert self.frames is not None, "what pays for images needs a frame_size"
-            self.video_pay = video_pay(self.frames[:, 0])
+            self.video_pay = video_pay(self._shown())
 
     @property
     def num_envs(self) -> int:
@@ -234,6 +234,13 @@ class GoalEnv:
         assert self.frames is not None
         return Sight(self._vector, stacked(self.frames))
 
+    def _shown(self) -> Any:
+        """What `video_pay` pays for: the first camera's images, or (N, F) places."""
+        if self.shift is not None:
+            return self._vector[:, -self.shift[0].size :]
+        assert self.frames is not None, "what pays for images needs a frame_size"
+        return self.frames[:, 0]
+
     def _plan(self, candidates: Candidates) -> Plan:
         plan = self.planner(candidates.points, candidates.visibility)
         if self.reward_source != "final":
@@ -246,7 +253,8 @@ class GoalEnv:
 
     def _middle(self) -> np.ndarray | None:
         """Where the entities are in the first frame, if the learner is to see where they are."""
-        return box_middle(*self.candidates) if self.reward_source == "dacfo" else None
+        seen = self.reward_source in ("dacfo", "keypoint_diffusion")
+        return box_middle(*self.candidates) if seen else None
 
     def _look(self, mask: np.ndarray) -> UInt8[np.ndarray, "N V H W 3"]:
         """What the cameras show, anew where `mask` is True. RuntimeError where no renderer
@@ -277,8 +285,8 @@ class GoalEnv:
         )
         if self.frame_size:
             self.frames = self._look(mask)
-            if self.video_pay is not None:
-                self.video_pay.begin(mask, self.frames[:, 0])
+        if self.video_pay is not None:
+            self.video_pay.begin(mask, self._shown())
         self.obs = self._observed()
         return self.obs
 
@@ -295,8 +303,8 @@ class GoalEnv:
         ended, num_stages = self.stage, self.goal.num_stages
         if self.frame_size:
             self.frames = self._look(np.ones(self.num_envs, bool))
-            if self.video_pay is not None:
-                pay = self.video_pay.pay(self.frames[:, 0], seen.success)
+        if self.video_pay is not None:
+            pay = self.video_pay.pay(self._shown(), seen.success)
         self.obs = final_obs = self._observed()
         final_frames = self.frames
         if self._reseed is not None:

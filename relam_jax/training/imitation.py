@@ -1,5 +1,5 @@
-"""What the discriminator of `--reward dacfo` compares: where the entities of demonstrations and of
-the policy are, and how they move.
+"""What the discriminator of `--reward dacfo` compares and the model of `keypoint_diffusion` is of:
+where the entities of demonstrations and of the policy are, and how they move.
 
 The K keypoints of an entity are other points in each clip, and a tracker in videos chooses its
 candidates by another rule than the simulator, so neither the points nor their mean can be held
@@ -50,39 +50,47 @@ def mean_point(points: Float[Array, "*B K 2"], valid: Bool[Array, "*#B K"]) -> F
     return total / xp.maximum(valid.sum(-1), 1)[..., None]
 
 
-def demonstration_pairs(
+def demonstration_places(
     records: Sequence[KeypointRecord],
     planner: Callable[[np.ndarray, np.ndarray], Plan],
     selection: SelectionConfig,
-    action_repeat: int,
-    episode_length: int,
-) -> Float[np.ndarray, "P 2 F"]:
-    """Every pair of places (all views and entities) an agent step apart, image sides.
-
-    Clips show a frame an env_step. Each is held at its last frame up to `episode_length` env_steps:
-    who is done stays so to the end of the episode, and a clip that ends there would teach that
-    staying is the policy's (Kostrikov et al. 2019 mend the same by absorbing states).
-    """
+) -> list[Float[np.ndarray, "_ F"]]:
+    """Where all entities are in all views, a row a frame of each clip, image sides."""
     clips = [group_by_entity(record) for record in records]
     firsts = np.stack([clip.points[0] for clip in clips])
     middle = box_middle(firsts, np.stack([clip.visibility[0] for clip in clips]))
     plan = planner(firsts, np.stack([well_seen(clip, selection) for clip in clips]))
     indices, valid = np.asarray(plan.indices), np.asarray(plan.valid)
-    pairs = []
+    out = []
     for n, clip in enumerate(clips):
         points = np.take_along_axis(clip.points, indices[n][None, ..., None], axis=3)
         seen = np.take_along_axis(clip.visibility, indices[n][None], axis=3)
         flat = fill_hidden(points.reshape(len(points), -1, 2), seen.reshape(len(points), -1))
         means = mean_point(flat.reshape(points.shape), valid[n][None])
         places = (middle[n] + means - means[0]).reshape(len(points), -1)
+        out.append(places.astype(np.float32))
+    return out
+
+
+def demonstration_pairs(
+    clips: Sequence[Float[np.ndarray, "_ F"]], action_repeat: int, episode_length: int
+) -> Float[np.ndarray, "P 2 F"]:
+    """Every pair of places an agent step apart.
+
+    Clips show a frame an env_step. Each is held at its last frame up to `episode_length` env_steps:
+    who is done stays so to the end of the episode, and a clip that ends there would teach that
+    staying is the policy's (Kostrikov et al. 2019 mend the same by absorbing states).
+    """
+    pairs = []
+    for places in clips:
         frames = np.arange(max(episode_length + 1, len(places))).clip(max=len(places) - 1)
         places = places[frames]
         pairs.append(np.stack([places[:-action_repeat], places[action_repeat:]], axis=1))
-    return np.concatenate(pairs).astype(np.float32)
+    return np.concatenate(pairs)
 
 
-def make_imitation(config: TrainConfig, anticipation: Anticipation) -> DACfO:
-    """The discriminator of `--reward dacfo` with the demonstrations it knows.
+def read_places(config: TrainConfig, anticipation: Anticipation) -> list[np.ndarray]:
+    """`demonstration_places` of the run's records.
 
     Raises:
         FileNotFoundError, ValueError: there are no records, or they are of other views or entities.
@@ -95,11 +103,13 @@ def make_imitation(config: TrainConfig, anticipation: Anticipation) -> DACfO:
                 f"the record {r.video_id} of {config.records_folder} has the views {r.view_names} "
                 f"and entities {r.entity_names}, the anticipation model {known[0]} and {known[1]}"
             )
-    pairs = demonstration_pairs(
-        records,
-        make_planner(anticipation),
-        anticipation.selection,
-        config.action_repeat,
-        config.episode_length,
+    return demonstration_places(records, make_planner(anticipation), anticipation.selection)
+
+
+def make_imitation(config: TrainConfig, anticipation: Anticipation) -> DACfO:
+    """The discriminator of `--reward dacfo` with the demonstrations it knows; raises as
+    `read_places` does."""
+    clips = read_places(config, anticipation)
+    return make_dacfo(
+        config.dacfo, demonstration_pairs(clips, config.action_repeat, config.episode_length)
     )
-    return make_dacfo(config.dacfo, pairs)

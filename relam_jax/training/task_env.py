@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from relam_jax.anticipation.plan import Anticipation, make_planner, remember
 from relam_jax.diffusion.fit import NATS
 from relam_jax.diffusion.pay import VideoPay
@@ -69,7 +67,7 @@ def with_goals(
     planner = remember(make_planner(anticipation))
     if config.reward == "oracle":
         planner = make_oracle(planner, env, config.task, _pool(config, anticipation, split))
-    films = config.reward in NATS and split != "eval"  # in evaluations nobody is paid
+    paid = config.reward in NATS and split != "eval"  # in evaluations nobody is paid
     return GoalEnv(
         env,
         planner,
@@ -78,21 +76,19 @@ def with_goals(
         observation=config.observation,
         gamma=config.sac.gamma,
         arm_scale=config.arm_scale,
-        frame_size=config.frame_size if films or config.observation == "rgb" else 0,
-        video_pay=_video_pay(config) if films else None,
+        frame_size=config.frame_size if paid or config.observation == "rgb" else 0,
+        video_pay=_video_pay(config) if paid else None,
         reseed=env.reseed
         if config.tracking.reseed and isinstance(env, TrackedEnv | MeasuredEnv)
         else None,
     )
 
 
-def _video_pay(config: TrainConfig) -> Callable[[np.ndarray], VideoPay]:
-    """What pays for the first camera's images, of the first ones."""
-    folder, settings = config.video_model_folder, config.diffusion
-    model = load_video_model(folder, settings, config.action_repeat)
-    return lambda frames: VideoPay(
-        model, settings, frames, config.num_seeds, config.seed, config.reward
-    )
+def _video_pay(config: TrainConfig) -> Callable[[Any], VideoPay]:
+    """What pays for the first camera's images, or for places, of the first ones."""
+    folder, settings, kind = config.video_model_folder, config.diffusion, config.reward
+    model = load_video_model(folder, settings, config.action_repeat, kind)
+    return lambda shown: VideoPay(model, settings, shown, config.num_seeds, config.seed, kind)
 
 
 def make_goal_env(

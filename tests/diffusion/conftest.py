@@ -11,6 +11,11 @@ from relam_jax.diffusion.vqvae import VQConfig
 FRAMES, SIDE = 16, 32
 
 
+def places(path):
+    """The path itself, image sides."""
+    return np.asarray(path, np.float32) / SIDE
+
+
 def draw(path):
     """A disc at each (x, y) of `path`, pixels, over a still background."""
     background = np.linspace(40, 120, SIDE)[None, :, None] * np.ones((SIDE, 1, 3))
@@ -20,21 +25,21 @@ def draw(path):
     return frames
 
 
-def demonstration(seed):
+def demonstration(seed, show=draw):
     """From the left to the right, in an arc, at a height of its own."""
     t = np.linspace(0, 1, FRAMES)
     height = 20 + np.random.default_rng(seed).uniform(-3, 3)
-    return draw(np.stack([4 + 24 * t, height - 10 * np.sin(np.pi * t)], axis=1))
+    return show(np.stack([4 + 24 * t, height - 10 * np.sin(np.pi * t)], axis=1))
 
 
-def wander(seed):
+def wander(seed, show=draw):
     """From where demonstrations begin, at about their speed, in random directions."""
     angle = np.random.default_rng(seed).uniform(0, 2 * np.pi, FRAMES - 1)
     steps = 2.4 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     path = [np.array([4.0, 20.0])]
     for step in steps:
         path.append(np.clip(path[-1] + step, 3, 28))
-    return draw(np.array(path))
+    return show(np.array(path))
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +60,10 @@ def fitted(config):
     clips = [demonstration(seed) for seed in range(16)]
     model = fit_video_model(clips, 1, config, 0, lambda name, _, row: log[name].append(row))
     return model, log
+
+
+@pytest.fixture(scope="module")
+def fitted_to_places(config):
+    """The model of keypoint_diffusion."""
+    clips = [demonstration(seed, places) for seed in range(16)]
+    return fit_video_model(clips, 1, config, 0, kind="keypoint_diffusion")

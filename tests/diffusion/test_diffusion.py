@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from relam_jax.diffusion.bins import centres, encode, make_bins
 from relam_jax.diffusion.entropy import make_entropy, unveiled_per_step
 from relam_jax.diffusion.fit import NATS, DiffusionConfig, clip_windows, make_judge, windows
 from relam_jax.diffusion.novelty import make_rnd
@@ -12,7 +13,7 @@ from relam_jax.diffusion.pay import VideoPay
 from relam_jax.diffusion.store import load_video_model, save_video_model
 from relam_jax.diffusion.vqvae import VQConfig, make_vqvae
 from relam_jax.training.config import TrainConfig
-from tests.diffusion.conftest import FRAMES, demonstration, wander
+from tests.diffusion.conftest import FRAMES, demonstration, draw, places, wander
 
 HELD_OUT = range(100, 106)
 
@@ -51,11 +52,14 @@ def paid(config, model, clips, kind):
 
 
 @pytest.mark.parametrize("kind", NATS)
-def test_the_reward_ranks_a_demonstration_above_a_reversed_and_a_random_one(config, fitted, kind):
-    model = fitted[0]
-    shown = paid(config, model, [demonstration(seed) for seed in HELD_OUT], kind)
-    reverse = paid(config, model, [demonstration(seed)[::-1] for seed in HELD_OUT], kind)
-    chance = paid(config, model, [wander(seed) for seed in HELD_OUT], kind)
+def test_the_reward_ranks_a_demonstration_above_a_reversed_and_a_random_one(
+    config, fitted, fitted_to_places, kind
+):
+    of_places = kind == "keypoint_diffusion"
+    model, show = (fitted_to_places, places) if of_places else (fitted[0], draw)
+    shown = paid(config, model, [demonstration(seed, show) for seed in HELD_OUT], kind)
+    reverse = paid(config, model, [demonstration(seed, show)[::-1] for seed in HELD_OUT], kind)
+    chance = paid(config, model, [wander(seed, show) for seed in HELD_OUT], kind)
     means = {"demonstration": shown.mean(), "reversed": reverse.mean(), "random": chance.mean()}
     assert abs(means["demonstration"]) < 0.5, means
     assert means["demonstration"] > means["reversed"] + 0.3, means
@@ -128,15 +132,28 @@ def test_what_was_often_seen_is_no_longer_new():
     assert state.count == 301 * 8 and np.isfinite(first).all()
 
 
-def test_a_saved_model_is_the_same_and_others_are_refused(config, fitted, tmp_path):
+def test_a_saved_model_is_the_same_and_others_are_refused(
+    config, fitted, fitted_to_places, tmp_path
+):
     save_video_model(tmp_path, fitted[0], config, 3)
     again = load_video_model(tmp_path, config, 3)
     for a, b in zip(jax.tree.leaves(fitted[0]), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
+    save_video_model(tmp_path / "places", fitted_to_places, config, 3, "keypoint_diffusion")
+    again = load_video_model(tmp_path / "places", config, 3, "keypoint_diffusion")
+    np.testing.assert_array_equal(fitted_to_places.codec.high, again.codec.high)
     with pytest.raises(ValueError, match="stride: 3 → 1"):
         load_video_model(tmp_path, config, 1)
     with pytest.raises(ValueError, match="no video model at"):
         load_video_model(tmp_path / "none", config, 3)
+
+
+def test_bins_go_on_beyond_the_demonstrations_and_what_is_outside_is_in_the_last():
+    bins = make_bins([np.array([[0.2, 0.5], [0.4, 0.5]], np.float32)])
+    np.testing.assert_allclose(bins.low, [0.15, 0.495], atol=1e-6)
+    tokens = encode(bins, jnp.array([[0.151, 0.5], [0.3001, 2.0], [-1.0, 0.0]]))
+    np.testing.assert_array_equal(tokens, [[0, 32], [32, 63], [0, 0]])
+    np.testing.assert_allclose(centres(jnp.array([0, 63]))[:, 0], [-1, 1])
 
 
 def test_sizes_that_do_not_fit_are_refused():

@@ -12,7 +12,12 @@ from relam_jax.anticipation.plan import Plan, make_planner
 from relam_jax.keypoints.records import read_records
 from relam_jax.keypoints.selection import SelectionConfig
 from relam_jax.training.config import TrainConfig
-from relam_jax.training.imitation import box_middle, demonstration_pairs, make_imitation
+from relam_jax.training.imitation import (
+    box_middle,
+    demonstration_pairs,
+    demonstration_places,
+    make_imitation,
+)
 from relam_jax.training.task_env import make_goal_env
 from tests.keypoints.synthetic import record
 
@@ -24,8 +29,8 @@ FEATURES = 8
 def clips(anticipation, records_folder):
     """Pairs of five demonstrations, (clip, moment, 2, F)."""
     records = read_records(records_folder)
-    pairs = demonstration_pairs(records, make_planner(anticipation), anticipation.selection, 3, 150)
-    return pairs.reshape(5, -1, 2, FEATURES)
+    places = demonstration_places(records, make_planner(anticipation), anticipation.selection)
+    return demonstration_pairs(places, 3, 150).reshape(5, -1, 2, FEATURES)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +88,9 @@ def everything(points, visibility):
 
 def test_clips_are_held_at_their_last_frame_to_the_end_of_the_episode():
     records = [record(0, frames=20), record(1, frames=31)]
-    pairs = demonstration_pairs(records, everything, SelectionConfig(), 3, 30).reshape(2, -1, 2, 8)
+    places = demonstration_places(records, everything, SelectionConfig())
+    assert [p.shape for p in places] == [(20, 8), (31, 8)]
+    pairs = demonstration_pairs(places, 3, 30).reshape(2, -1, 2, 8)
     assert pairs.shape[1] == 31 - 3
     np.testing.assert_array_equal(pairs[:, 3:, 0], pairs[:, :-3, 1])
     assert (pairs[0, 20:, 1] == pairs[0, 20:, 0]).all() and (pairs[0, :16] != pairs[0, 19]).any()
@@ -96,9 +103,8 @@ def test_a_place_does_not_depend_on_which_points_are_followed():
         plan = everything(points, visibility)
         return plan._replace(indices=plan.indices + 4, start=points[:, :, :, 4:8])
 
-    a, b = (
-        demonstration_pairs([record(2)], plan, SelectionConfig(), 1, 40)
-        for plan in (everything, others)
+    [a], [b] = (
+        demonstration_places([record(2)], plan, SelectionConfig()) for plan in (everything, others)
     )
     np.testing.assert_allclose(a, b, atol=1e-6)
 

@@ -80,6 +80,7 @@ def options(records_folder):
         "relam": [],
         "dacfo": ["--reward=dacfo", records],
         "diffusion": ["--reward=diffusion", records, videos, *steps],
+        "keypoint_diffusion": ["--reward=keypoint_diffusion", records, *steps],
         "rgb": ["--observation=rgb", "--sac.batch_size=2", "--utd=0.1", "--replay_capacity=40"],
     }
 
@@ -96,7 +97,7 @@ def whole(anticipation_folder, options, tmp_path_factory):
     return finished("relam", anticipation_folder, options, tmp_path_factory)
 
 
-@pytest.mark.parametrize("kind", ["relam", "dacfo", "diffusion", "rgb"])
+@pytest.mark.parametrize("kind", ["relam", "dacfo", "diffusion", "keypoint_diffusion", "rgb"])
 def test_kill_nine_and_resume_equals_an_uninterrupted_run(
     kind, anticipation_folder, options, tmp_path, tmp_path_factory, request
 ):
@@ -105,7 +106,7 @@ def test_kill_nine_and_resume_equals_an_uninterrupted_run(
     else:
         whole = finished(kind, anticipation_folder, options, tmp_path_factory)
     out, words = tmp_path / "run", options[kind]
-    if kind == "diffusion":
+    if "diffusion" in kind:
         words = [*words, f"--diffusion.model={whole / 'diffusion'}"]
     process = subprocess.Popen(
         command(out, anticipation_folder, "--checkpoint_minutes=0.001", *words),
@@ -125,10 +126,11 @@ def test_kill_nine_and_resume_equals_an_uninterrupted_run(
     (step, a), (other, b) = final_state(whole), final_state(out)
     assert step == other == 960
     assert_same(a, b)
-    assert ("discriminator" in a) == ("shift" in a["env"]) == (kind == "dacfo")
+    assert ("discriminator" in a) == (kind == "dacfo")
+    assert ("shift" in a["env"]) == (kind in ("dacfo", "keypoint_diffusion"))
     assert ("frames" in a["env"]) == (kind in ("diffusion", "rgb"))
     assert ("film" in a) == (kind == "rgb")
-    assert ("video_pay" in a["env"]) == (kind == "diffusion")
+    assert ("video_pay" in a["env"]) == ("diffusion" in kind)
     without_times = [row.rsplit(",", 2)[0] for row in (whole / "eval.csv").read_text().split()]
     assert [r.rsplit(",", 2)[0] for r in (out / "eval.csv").read_text().split()] == without_times
 

@@ -1,6 +1,7 @@
-"""Frames of demonstrations, and what a run under `--reward diffusion` looks at and is paid."""
+"""What runs under rewards of a model of demonstrations look at and are paid for."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from relam_jax.diffusion.fit import DiffusionConfig
 from relam_jax.diffusion.store import demonstration_frames, ensure_video_model
 from relam_jax.training.config import TrainConfig
+from relam_jax.training.experiment import run_video_model
+from relam_jax.training.imitation import read_places
 from relam_jax.training.task_env import make_goal_env
 
 FIT = DiffusionConfig(vq_steps=10, fit_steps=10, batch_size=4)
@@ -18,7 +21,8 @@ CONFIG = TrainConfig(task="drawer_open", reward="diffusion", action_repeat=3, ep
 def config(records_folder, tmp_path_factory):
     out, videos = tmp_path_factory.mktemp("run"), records_folder.parent / "drawer_open"
     config = replace(CONFIG, out=str(out), data=str(records_folder), diffusion=FIT)
-    ensure_video_model(config.video_model_folder, records_folder, videos, FIT, 3, 0)
+    read = partial(demonstration_frames, records_folder, videos, 64)
+    ensure_video_model(config.video_model_folder, read, FIT, 3, 0)
     return config
 
 
@@ -64,4 +68,28 @@ def test_training_is_paid_for_frames_and_evaluation_does_not_look(config, antici
     evaluated = make_goal_env(config, anticipation, 2, "eval")
     assert evaluated.frames is None and evaluated.video_pay is None
     for each in (env, plain, evaluated):
+        each.env.close()
+
+
+def test_keypoint_diffusion_is_paid_for_places_and_renders_nothing(
+    records_folder, anticipation, tmp_path
+):
+    """Its places are dacfo's, and demonstrations go through the bins that the policy starts in."""
+    config = replace(CONFIG, out=str(tmp_path), data=str(records_folder), diffusion=FIT)
+    config = replace(config, reward="keypoint_diffusion")
+    run_video_model(config, anticipation)
+    env = make_goal_env(config, anticipation, 2, "train")
+    other = make_goal_env(replace(config, reward="dacfo"), anticipation, 2, "train")
+    plain = make_goal_env(replace(config, reward="relam"), anticipation, 2, "train")
+    assert env.frames is None and env.obs_dim == plain.obs_dim + 8
+    shown = np.concatenate([clip[:1] for clip in read_places(config, anticipation)])
+    np.testing.assert_allclose(env.obs[:, -8:].mean(0), shown.mean(0), atol=0.05)
+    for _ in range(4):
+        action = np.full((2, 4), 0.5, np.float32)
+        step, same = env.step(action), other.step(action)
+        np.testing.assert_array_equal(step.final_obs, same.final_obs)
+        assert np.isfinite(step.pay).all() and (np.asarray(step.pay) != same.pay).all()
+    with pytest.raises(ValueError, match="of: places → frames"):
+        make_goal_env(replace(config, reward="diffusion"), anticipation, 2, "train")
+    for each in (env, other, plain):
         each.env.close()

@@ -21,11 +21,10 @@ from jobs import Job, LocalRunner, Pool, RayRunner, claim
 from tqdm import tqdm
 from train import parse
 
+from relam_jax.diffusion.fit import FILMED
 from relam_jax.report.cells import Cell, write_cell, written
 
 HERE = Path(__file__).parent
-FILMED = ("diffusion", "viper")
-"""Rewards whose runs share a video model; that of keypoint_diffusion is fitted in seconds."""
 
 
 @dataclass(frozen=True)

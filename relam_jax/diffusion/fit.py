@@ -78,6 +78,8 @@ class DiffusionConfig:
 NATS = {"diffusion": "entropy", "viper": "surprise", "keypoint_diffusion": "entropy"}
 """What each reward wants less of."""
 MEASURES = ("entropy", "surprise")
+FILMED = ("diffusion", "viper")
+"""Those whose model is of videos, which runs share; the other's is fitted by each run."""
 EVERY = 250
 """grad_steps between looks at the validation clips, and rows of the log."""
 

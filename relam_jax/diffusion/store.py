@@ -103,10 +103,8 @@ def load_video_model(
     folder = folder.absolute()
     if not (folder / "config.json").exists():
         raise ValueError(f"no video model at {folder}: experiments/fit_video_model.py fits one")
-    found, wanted = (
-        json.loads((folder / "config.json").read_text()),
-        _settings(config, stride, kind),
-    )
+    found = json.loads((folder / "config.json").read_text())
+    wanted = _settings(config, stride, kind)
     differ = [f"{k}: {found.get(k)} → {v}" for k, v in wanted.items() if found.get(k) != v]
     if differ:
         raise ValueError(

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_type_hints
 from relam_jax.agents.dacfo import DACfOConfig
 from relam_jax.agents.sac import SACConfig
 from relam_jax.anticipation.train import FitConfig
-from relam_jax.diffusion.fit import NATS, DiffusionConfig, make_judge
+from relam_jax.diffusion.fit import FILMED, NATS, DiffusionConfig, make_judge
 from relam_jax.envs.tasks import resolve_task
 from relam_jax.envs.tracking import TrackingConfig
 from relam_jax.keypoints.keyframes import KeyframeConfig
@@ -122,7 +122,7 @@ class TrainConfig:
         """Pixels a side of the images that the policy or the reward looks at; 0: neither does."""
         if self.observation == "rgb":
             return 84
-        return self.diffusion.frame_size if self.reward in ("diffusion", "viper") else 0
+        return self.diffusion.frame_size if self.reward in FILMED else 0
 
     @property
     def film_bytes(self) -> int:

@@ -18,9 +18,14 @@ from relam_jax.report.curves import tracker_plots
 from relam_jax.report.svg import INK, SIZE, panel, run_colour, to_svg
 from relam_jax.report.tables import markdown, percent
 
+TRUE = tuple(cell for cell in SUITES["main"] if cell.tracker == "truth")
+OF_DEMONSTRATIONS = ("dacfo", "diffusion", "viper", "keypoint_diffusion")
+"""Baselines whose reward is learned from demonstrations."""
+LEARNED = tuple(cell for cell in SUITES["baselines"] if cell.reward in OF_DEMONSTRATIONS)
 FIGURES = {
-    "main": SUITES["main"] + SUITES["baselines"],
-    "observation": tuple(c for c in SUITES["main"] if c.tracker == "truth") + SUITES["observation"],
+    "main": SUITES["main"] + tuple(cell for cell in SUITES["baselines"] if cell not in LEARNED),
+    "learned": TRUE + LEARNED,
+    "observation": TRUE + SUITES["observation"],
     "ten": SUITES["ten"],
     "tracked": SUITES["tracked"],
     "maniskill": SUITES["maniskill"],

@@ -195,7 +195,7 @@ def test_suites():
     assert {k: (len(v), sum(c.num_seeds for c in v)) for k, v in SUITES.items()} == {
         "main": (6, 30),
         "observation": (6, 30),
-        "baselines": (18, 72),
+        "baselines": (24, 90),
         "ten": (10, 30),
         "tracked": (2, 6),
         "maniskill": (2, 10),

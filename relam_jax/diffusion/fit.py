@@ -118,7 +118,7 @@ def make_judge(config: DiffusionConfig, kind: str = "diffusion") -> Judge:
     for name in ("history", "denoising_steps", "futures"):
         if getattr(config, name) < 1:
             raise ValueError(f"--diffusion.{name} must be at least 1, not {getattr(config, name)}")
-    size, of_places = SIZES[config.size], kind == "keypoint_diffusion"
+    size, of_places = SIZES[config.size], kind not in FILMED
     vqvae = None if of_places else make_vqvae(size.vq, config.frame_size)
     num_codes = size.vq.num_codes if vqvae else NUM_BINS
     denoiser = Denoiser(size.denoiser, num_codes)

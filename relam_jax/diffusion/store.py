@@ -20,6 +20,7 @@ from preprocess_torch.discover import find_clips
 from preprocess_torch.video import Timing
 from relam_jax.diffusion.bins import Bins
 from relam_jax.diffusion.fit import (
+    FILMED,
     MEASURES,
     DiffusionConfig,
     VideoModel,
@@ -74,7 +75,7 @@ def demonstration_frames(
 
 def _settings(config: DiffusionConfig, stride: int, kind: str) -> dict[str, Any]:
     kept = {k: v for k, v in asdict(config).items() if k not in NOT_THE_MODELS}
-    return kept | {"stride": stride, "of": "places" if kind == "keypoint_diffusion" else "frames"}
+    return kept | {"stride": stride, "of": "frames" if kind in FILMED else "places"}
 
 
 def save_video_model(

@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
+from relam_jax.diffusion.fit import NATS
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.report.cells import INTERVAL, LEVELS, SUITES, read_results
 from relam_jax.report.comparison import comparable, comparison
@@ -19,9 +20,8 @@ from relam_jax.report.svg import INK, SIZE, panel, run_colour, to_svg
 from relam_jax.report.tables import markdown, percent
 
 TRUE = tuple(cell for cell in SUITES["main"] if cell.tracker == "truth")
-OF_DEMONSTRATIONS = ("dacfo", "diffusion", "viper", "keypoint_diffusion")
+LEARNED = tuple(cell for cell in SUITES["baselines"] if cell.reward in ("dacfo", *NATS))
 """Baselines whose reward is learned from demonstrations."""
-LEARNED = tuple(cell for cell in SUITES["baselines"] if cell.reward in OF_DEMONSTRATIONS)
 FIGURES = {
     "main": SUITES["main"] + tuple(cell for cell in SUITES["baselines"] if cell not in LEARNED),
     "learned": TRUE + LEARNED,

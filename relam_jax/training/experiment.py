@@ -14,7 +14,7 @@ from relam_jax.diffusion.store import demonstration_frames, ensure_video_model
 from relam_jax.keypoints.records import find_dataset
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.training.config import TrainConfig, changed_fields, from_json, to_json
-from relam_jax.training.imitation import read_places
+from relam_jax.training.imitation import OF_PLACES, read_places
 from relam_jax.training.loop import train
 from relam_jax.training.provenance import append_provenance
 
@@ -41,7 +41,7 @@ def run_experiment(config: TrainConfig, resume: bool) -> dict[str, float]:
                 f"resume with the same one, "
                 "or choose another --out"
             )
-    if config.reward in ("dacfo", "keypoint_diffusion"):
+    if config.reward in OF_PLACES:
         find_dataset(config.records_folder)
     anticipation = _anticipation(config)
     run.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def run_experiment(config: TrainConfig, resume: bool) -> dict[str, float]:
 def run_video_model(config: TrainConfig, anticipation: Anticipation | None = None) -> None:
     """Fit the video model of the run's reward, unless there is one; that of places needs an
     `anticipation` model. Raises as `ensure_video_model` does."""
-    if config.reward == "keypoint_diffusion":
+    if config.reward in OF_PLACES:
         assert anticipation is not None, "places are those of planned keypoints"
         read = partial(read_places, config, anticipation)
     else:

@@ -32,7 +32,7 @@ from relam_jax.reward.stage_machine import (
     start_stage,
     success_threshold,
 )
-from relam_jax.training.imitation import box_middle, mean_point
+from relam_jax.training.imitation import OF_PLACES, box_middle, mean_point
 
 
 class Step(NamedTuple):
@@ -253,8 +253,7 @@ class GoalEnv:
 
     def _middle(self) -> np.ndarray | None:
         """Where the entities are in the first frame, if the learner is to see where they are."""
-        seen = self.reward_source in ("dacfo", "keypoint_diffusion")
-        return box_middle(*self.candidates) if seen else None
+        return box_middle(*self.candidates) if self.reward_source in OF_PLACES else None
 
     def _look(self, mask: np.ndarray) -> UInt8[np.ndarray, "N V H W 3"]:
         """What the cameras show, anew where `mask` is True. RuntimeError where no renderer

@@ -32,6 +32,8 @@ from relam_jax.keypoints.selection import SelectionConfig, group_by_entity, well
 from relam_jax.training.config import TrainConfig
 
 Array = Any  # numpy or jax
+OF_PLACES = ("dacfo", "keypoint_diffusion")
+"""Rewards that read where entities are."""
 
 
 def box_middle(

@@ -74,7 +74,7 @@ def test_training_is_paid_for_frames_and_evaluation_does_not_look(config, antici
 def test_keypoint_diffusion_is_paid_for_places_and_renders_nothing(
     records_folder, anticipation, tmp_path
 ):
-    """Its places are dacfo's, and demonstrations go through the bins that the policy starts in."""
+    """Its places are dacfo's, and begin where those of the demonstrations do."""
     config = replace(CONFIG, out=str(tmp_path), data=str(records_folder), diffusion=FIT)
     config = replace(config, reward="keypoint_diffusion")
     run_video_model(config, anticipation)

@@ -2,9 +2,11 @@
 
 One token a point and stage: Fourier features of its position + entity, view and stage embeddings.
 The pose summary of the first frame is added to each. Attention is full inside a stage and causal
-across stages. Each token emits the point's displacement to the next keyframe and a logit, "this
-point will stay in sight"; each stage emits one logit, "the next keyframe is the last". Nothing
-depends on the order or the number of points.
+across stages. Each token emits the point's displacement to the next keyframe, a logit, "this point
+will stay in sight", and a factor for each entity, with which the entity's place in the first frame
+is added to the displacement: "to where the goal is" is a constant for them, 1 for the goal and −1
+for the cube. Each stage emits one logit, "the next keyframe is the last". Nothing depends on the
+order or the number of points.
 """
 
 from __future__ import annotations
@@ -116,13 +118,19 @@ class AnticipationModel(nn.Module):
             )
             layers.append(kept)
         x = nn.LayerNorm()(x)
-        out = nn.Dense(3, kernel_init=nn.initializers.zeros)(x).reshape(*points.shape[:-1], 3)
+        out = nn.Dense(3 + c.num_entities, kernel_init=nn.initializers.zeros)(x)
+        out = out.reshape(*points.shape[:-1], 3 + c.num_entities)
+        place = pose.reshape(batch, 1, views, entities, -1, 2)[..., 0, :]
+        # a sum of products: as one contraction XLA's CPU compiler dies of it (jax 0.10.2)
+        towards = sum(
+            out[..., 3 + e, None] * place[:, :, :, None, None, e] for e in range(entities)
+        )
         weight = visibility.reshape(batch, stages, -1, 1)
         pooled = (x.reshape(batch, stages, -1, c.width) * weight).sum(2) / jnp.maximum(
             weight.sum(2), 1
         )
         stop = nn.Dense(1)(nn.gelu(nn.Dense(c.width)(pooled)))[..., 0]
-        return Anticipated(out[..., :2], out[..., 2], stop, Cache(tuple(layers), seen))
+        return Anticipated(out[..., :2] + towards, out[..., 2], stop, Cache(tuple(layers), seen))
 
 
 def pose_summary(

@@ -62,6 +62,21 @@ def test_any_number_of_points_views_and_stages_fits_up_to_the_config(setup):
         )
 
 
+def test_to_where_an_entity_is_are_constants(setup):
+    """As long as the last layer says +1 for the second entity and −1 for the first, whatever its
+    tokens, points go the way from the one to the other as it is in each view."""
+    params, points, seen, pose = setup
+    last = params["params"]["Dense_3"]
+    assert last["bias"].shape == (3 + CONFIG.num_entities,)
+    bias = jnp.array([0.0, 0.0, 0.0, -1.0, 1.0])
+    constant = {"kernel": jnp.zeros_like(last["kernel"]), "bias": bias}
+    params = {"params": params["params"] | {"Dense_3": constant}}
+    place = pose.reshape(2, 2, 2, 3, 2)[:, :, :, 0]  # clip, view, entity
+    way = jnp.broadcast_to((place[:, :, 1] - place[:, :, 0])[:, None, :, None, None], points.shape)
+    out = MODEL.apply(params, points, seen, pose)
+    np.testing.assert_allclose(out.displacement, way, atol=1e-6)
+
+
 def test_roll_out_feeds_each_stage_its_own_prediction(setup):
     params, points, seen, pose = setup
     out = roll_out(MODEL, params, points[:, 0], seen[:, 0], 3)

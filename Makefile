@@ -65,7 +65,7 @@ reproduce-metaworld: setup ## the Meta-World table: REPRODUCE_ARGS="--suite main
 
 reproduce-maniskill: ## the ManiSkill table: push_cube, pick_cube (adds ManiSkill to .venv first)
 	@$(MAKE) --no-print-directory setup EXTRAS=maniskill
-	$(PY) experiments/reproduce.py --suite maniskill --num 100 --out runs/maniskill --results results/maniskill $(REPRODUCE_ARGS)
+	$(PY) experiments/reproduce.py --suite maniskill --num 300 --out runs/maniskill --results results/maniskill $(REPRODUCE_ARGS)
 
 sensitivity: setup ## how much each setting of the method matters: REPRODUCE_ARGS="--task door_open --factors form"
 	$(PY) experiments/sensitivity.py $(REPRODUCE_ARGS)

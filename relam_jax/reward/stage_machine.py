@@ -3,7 +3,7 @@
 Everything here is for one environment; `jax.vmap` makes it a batch.
 
 - The dense term compares the mean over entities and views with what it was when the stage began.
-- A stage is passed when every entity is within its θ_s in every view, or has gone by beside it.
+- A stage is passed when every entity is within its θ_s in every view, or has gone by.
 - Passing a stage never lowers the reward: φ ≤ 1, and the next stage starts at k + 1 + φ ≥ k + 1.
 - The last subgoal is never over: while it is held k is M, but the dense term goes on drawing to the
 goal itself, where a threshold alone would leave the last millimetres unpaid.
@@ -41,10 +41,11 @@ class RewardConfig:
     success_cap: float = 0.04
     """Largest θ_s, image sides."""
     beside: float = 3.0
-    """In stages in which another entity than the effector is to move, a subgoal within this many
-    θ_s also counts as met once the next one is nearer than it is to this one: the points have gone
-    by where the plan is a little wrong. (On the way to an object that would let a gripper pass
-    beside the handle it is to hook.)"""
+    """An entity has gone by its subgoal, and met it, once it is nearer to the next one than the two
+    are to each other: where the plan is a little wrong, or where things move by themselves
+    (door_close's panel swings at the start, and is past its first subgoal before a hand can be at
+    its own). The effector's subgoal must also be within so many θ_s, and another entity be to move
+    in that stage: on the way to an object it could pass beside the handle that it is to hook."""
     effector: str = "gripper"
     """The entity that is a means to an end: in the stages in which another entity is to move it
     counts less (where the plan has both a little wrong, a drawer held back by a gripper that is
@@ -92,7 +93,7 @@ class Goal(NamedTuple):
     threshold: Float[Array, "S V E"]
     """θ_s, image sides."""
     reach: Float[Array, "S V E"]
-    """how near a subgoal that is gone by must be to count, image sides."""
+    """how near a subgoal that is gone by must be to count, image sides (∞: anywhere)."""
     weight: Float[Array, "S V E"]
     """of the distances in the dense term."""
 

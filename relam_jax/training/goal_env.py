@@ -110,7 +110,7 @@ def goal_of(plan: Plan, entity_names: Sequence[str], shaping: RewardConfig) -> G
         plan.valid,
         plan.num_stages,
         threshold,
-        jnp.where(carried, shaping.beside, 0.0) * threshold,
+        jnp.where(effector, jnp.where(carried, shaping.beside, 0.0) * threshold, jnp.inf),
         jnp.where(means, shaping.effector_weight, jnp.ones_like(threshold)),
     )
 

@@ -174,6 +174,17 @@ def test_a_subgoal_that_is_gone_by_beside_counts_once_the_next_is_nearer():
     assert run(far, wide, RewardConfig())[1].tolist() == [0] * 5
 
 
+def test_what_has_moved_on_by_itself_has_met_its_subgoal_but_the_effector_must_be_at_its_own():
+    start, goal = straight_plan(stages=2)
+    ahead = goal._replace(reach=goal.reach.at[:, :, 1].set(jnp.inf))
+    alone = start.at[:, 1].add(jnp.array([0.35, 0.0]))  # 0.15 past its subgoal, 0.05 from the next
+    hand_too = alone.at[:, 0].add(jnp.array([0.2, 0.0]))
+    assert run([start, alone, hand_too], ahead, RewardConfig())[1].tolist() == [0, 1]
+    assert run([start, alone, hand_too], goal, RewardConfig())[1].tolist() == [0, 0]
+    back = hand_too.at[:, 1].add(jnp.array([-0.35, 0.15]))
+    assert run([start, back], ahead, RewardConfig())[1].tolist() == [0], "moved, but not on"
+
+
 def test_the_last_subgoal_draws_on_inside_its_threshold_and_is_lost_outside():
     start, goal = straight_plan(stages=1)
     rewards, stages = run(at(start, [0.0, 0.19, 0.195, 0.2, 0.1]), goal, RewardConfig())

@@ -51,6 +51,12 @@ def test_observation_holds_points_subgoals_visibility_and_stage(env):
     assert obs.shape[1] == 5 * k + 3 + 4
 
 
+def test_only_the_gripper_must_have_been_near_what_it_goes_by(env):
+    reach, gripper = np.asarray(env.goal.reach), env.env.entity_names.index("gripper")
+    assert np.isfinite(reach[..., gripper]).all()
+    assert np.isinf(np.delete(reach, gripper, axis=-1)).all()
+
+
 def test_without_proprioception_the_observation_ends_with_the_stage(anticipation):
     env = make_goal_env(replace(CONFIG, observation="keypoints"), anticipation, 1, "train")
     assert env.obs_dim == 5 * 16 + 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from relam_jax.agents.sac import SACConfig
 from relam_jax.envs.tasks import MARKED, resolve_task
 from relam_jax.keypoints.selection import SelectionConfig
 from relam_jax.training.config import TrainConfig
@@ -13,6 +14,7 @@ SHOWN_GOAL: dict[str, Any] = {"selection": SelectionConfig(goal_entities=("goal"
 MANISKILL: dict[str, Any] = SHOWN_GOAL | {
     "action_repeat": 1,  # 20 env_steps a second, where Meta-World has 80
     "arm_scale": 0.3,  # 3 cm an agent step, as in Meta-World: by 10 cm no cube is held still
+    "sac": SACConfig(smoothness=0.03),  # its flags want the robot still, and hands swing without
 }
 
 OVERRIDES: dict[str, dict[str, Any]] = {}

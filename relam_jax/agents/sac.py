@@ -53,6 +53,9 @@ class SACConfig:
     averaged one: single actors drop from 100 % to 80 % now and then."""
     target_entropy: float = -1.0
     """Entropy that the temperature holds, nats an action dimension."""
+    smoothness: float = 0.0
+    """Weight in the actor's loss of the squared difference of its mean actions in obs and next_obs
+    (CAPS, Mysore et al. 2021): without, a policy may swing about a goal that wants stillness."""
     init_alpha: float = 0.01
     """First temperature, small beside the reward of one stage, 1 / M an agent step: it falls by at
     most the learning rate an update, which takes long from 0.1."""
@@ -198,9 +201,14 @@ def make_sac(
         critics, eye = params[:2], params[2:]
 
         def actor_loss(params: Params) -> tuple[Array, Array]:  # obs is a constant here
-            action, log_prob = sample_squashed(actor_key, *policy(params, obs))
+            mean, log_std = policy(params, obs)
+            action, log_prob = sample_squashed(actor_key, mean, log_std)
             q = jnp.minimum(*(value(c, obs, action) for c in critics))
-            return (alpha * log_prob - q).mean(), log_prob.mean()
+            loss = (alpha * log_prob - q).mean()
+            if config.smoothness:
+                then = jnp.tanh(policy(params, next_obs)[0])
+                loss += config.smoothness * ((jnp.tanh(mean) - then) ** 2).sum(-1).mean()
+            return loss, log_prob.mean()
 
         (pi_loss, log_prob), grads = jax.value_and_grad(actor_loss, has_aux=True)(policy_params)
         policy_params, actor_opt = descend(

@@ -39,6 +39,22 @@ def test_the_policy_finds_the_best_action(best):
     assert float(agent.mode(learner.actor, jnp.zeros(2))[0]) == pytest.approx(best, abs=0.1)
 
 
+def test_smoothness_brings_actions_of_neighbouring_states_together():
+    """The best action is the sign of the state, and states alternate: a policy that swings."""
+    side_key, action_key = jax.random.split(jax.random.key(1))
+    side = jnp.where(jax.random.bernoulli(side_key, shape=(4096, 1)), 1.0, -1.0)
+    action = jax.random.uniform(action_key, (4096, 1), minval=-1.0)
+    reward = 1 - jnp.abs(action - 0.8 * side)[:, 0]
+    rows = replay.Transition(side, action, reward, jnp.zeros(4096), -side)
+    gaps = []
+    for weight in (0.0, 1.0):
+        config = SACConfig(widths=(32, 32), learning_rate=3e-3, batch_size=128, smoothness=weight)
+        agent, learner, _ = learn(config, rows)
+        here, there = (float(agent.mode(learner.actor, jnp.full(1, x))[0]) for x in (1.0, -1.0))
+        gaps.append(here - there)
+    assert gaps[0] > 1.2 and gaps[1] < 0.6 * gaps[0], gaps
+
+
 def test_the_averaged_actor_follows_the_actor():
     gaps = []
     for rate in (0.0, 0.5, 1.0):

@@ -34,7 +34,8 @@ def learn_anticipation(
     examples = build_examples(records, selection, keyframes)
     views, entities = examples.view_names, examples.entity_names
     stages = int(examples.num_stages.max())
-    model = ModelConfig(num_views=len(views), num_entities=len(entities), max_stages=stages)
+    goal = not set(entities).isdisjoint(selection.goal_entities)
+    model = ModelConfig(len(entities), len(views), stages, shows_goal=goal)
     log = RunLog(out)
     result = fit(examples, model, config, lambda step, metrics: log.write("fit", step, metrics))
     log.close()

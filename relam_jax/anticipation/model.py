@@ -2,11 +2,13 @@
 
 One token a point and stage: Fourier features of its position + entity, view and stage embeddings.
 The pose summary of the first frame is added to each. Attention is full inside a stage and causal
-across stages. Each token emits the point's displacement to the next keyframe, a logit, "this point
-will stay in sight", and a factor for each entity, with which the entity's place in the first frame
-is added to the displacement: "to where the goal is" is a constant for them, 1 for the goal and −1
-for the cube. Each stage emits one logit, "the next keyframe is the last". Nothing depends on the
-order or the number of points.
+across stages. Each token emits the point's displacement to the next keyframe and a logit, "this
+point will stay in sight"; each stage emits one logit, "the next keyframe is the last". Nothing
+depends on the order or the number of points.
+
+Where a goal is shown, each token also emits a factor for each entity, with which the entity's place
+in the first frame is added to the displacement: "to where the goal is" is a constant then, 1 for
+the goal and −1 for the cube.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ class ModelConfig:
     """Attention heads."""
     num_layers: int = 3
     """Transformer blocks."""
+    shows_goal: bool = False
+    """An entity is a goal, and displacements may contain the ways between entities."""
     fourier_bands: int = 3
     """Frequencies 2^0 … 2^(bands − 1) half-turns an image side."""
 
@@ -118,19 +122,20 @@ class AnticipationModel(nn.Module):
             )
             layers.append(kept)
         x = nn.LayerNorm()(x)
-        out = nn.Dense(3 + c.num_entities, kernel_init=nn.initializers.zeros)(x)
-        out = out.reshape(*points.shape[:-1], 3 + c.num_entities)
-        place = pose.reshape(batch, 1, views, entities, -1, 2)[..., 0, :]
-        # a sum of products: as one contraction XLA's CPU compiler dies of it (jax 0.10.2)
-        towards = sum(
-            out[..., 3 + e, None] * place[:, :, :, None, None, e] for e in range(entities)
-        )
+        numbers = 3 + c.num_entities * c.shows_goal
+        out = nn.Dense(numbers, kernel_init=nn.initializers.zeros)(x)
+        out = out.reshape(*points.shape[:-1], numbers)
+        displacement = out[..., :2]
+        if c.shows_goal:
+            place = pose.reshape(batch, 1, views, entities, -1, 2)[..., 0, :]
+            for e in range(entities):  # as one contraction XLA's CPU compiler dies of it
+                displacement += out[..., 3 + e, None] * place[:, :, :, None, None, e]
         weight = visibility.reshape(batch, stages, -1, 1)
         pooled = (x.reshape(batch, stages, -1, c.width) * weight).sum(2) / jnp.maximum(
             weight.sum(2), 1
         )
         stop = nn.Dense(1)(nn.gelu(nn.Dense(c.width)(pooled)))[..., 0]
-        return Anticipated(out[..., :2] + towards, out[..., 2], stop, Cache(tuple(layers), seen))
+        return Anticipated(displacement, out[..., 2], stop, Cache(tuple(layers), seen))
 
 
 def pose_summary(

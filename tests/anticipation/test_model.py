@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,18 +64,16 @@ def test_any_number_of_points_views_and_stages_fits_up_to_the_config(setup):
         )
 
 
-def test_to_where_an_entity_is_are_constants(setup):
+def test_where_a_goal_is_shown_the_way_to_it_is_a_constant(setup):
     """As long as the last layer says +1 for the second entity and −1 for the first, whatever its
     tokens, points go the way from the one to the other as it is in each view."""
-    params, points, seen, pose = setup
-    last = params["params"]["Dense_3"]
-    assert last["bias"].shape == (3 + CONFIG.num_entities,)
-    bias = jnp.array([0.0, 0.0, 0.0, -1.0, 1.0])
-    constant = {"kernel": jnp.zeros_like(last["kernel"]), "bias": bias}
-    params = {"params": params["params"] | {"Dense_3": constant}}
+    _, points, seen, pose = setup
+    model = AnticipationModel(replace(CONFIG, shows_goal=True))
+    params = model.init(jax.random.key(0), points, seen, pose)["params"]
+    constant = params["Dense_3"] | {"bias": jnp.array([0.0, 0.0, 0.0, -1.0, 1.0])}
+    out = model.apply({"params": params | {"Dense_3": constant}}, points, seen, pose)
     place = pose.reshape(2, 2, 2, 3, 2)[:, :, :, 0]  # clip, view, entity
     way = jnp.broadcast_to((place[:, :, 1] - place[:, :, 0])[:, None, :, None, None], points.shape)
-    out = MODEL.apply(params, points, seen, pose)
     np.testing.assert_allclose(out.displacement, way, atol=1e-6)
 
 

@@ -68,11 +68,11 @@ class GpuSimulator:
         """Apply the actions; all environments step as often as the one with most `repeats`."""
         import torch  # pyright: ignore[reportMissingImports]
 
-        action = torch.as_tensor(np.asarray(action, np.float32), device=self._env.device)
+        command = torch.as_tensor(np.asarray(action, np.float32), device=self._env.device)
         reward = torch.zeros(self._num_envs, device=self._env.device)
         success = torch.zeros(self._num_envs, dtype=torch.bool, device=self._env.device)
         for _ in range(int(repeats.max(initial=0))):
-            self._env._step_action(action)
+            self._env._step_action(command)
             self._env._elapsed_steps += 1
             info = self._env.get_info()
             if "success" in info:

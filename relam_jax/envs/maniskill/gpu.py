@@ -78,7 +78,7 @@ class GpuSimulator:
             if "success" in info:
                 success |= info["success"].bool()
             if self._reward:
-                reward += self._env.get_reward(obs=None, action=action, info=info)
+                reward += self._env.get_reward(obs=None, action=command, info=info)
         frame = self._frame()
         return frame._replace(reward=reward.cpu().numpy(), success=success.cpu().numpy())
 

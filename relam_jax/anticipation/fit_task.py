@@ -34,8 +34,12 @@ def learn_anticipation(
     examples = build_examples(records, selection, keyframes)
     views, entities = examples.view_names, examples.entity_names
     stages = int(examples.num_stages.max())
-    goal = not set(entities).isdisjoint(selection.goal_entities)
-    model = ModelConfig(len(entities), len(views), stages, shows_goal=goal)
+    model = ModelConfig(
+        num_views=len(views),
+        num_entities=len(entities),
+        max_stages=stages,
+        shows_goal=any(name in selection.goal_entities for name in entities),
+    )
     log = RunLog(out)
     result = fit(examples, model, config, lambda step, metrics: log.write("fit", step, metrics))
     log.close()

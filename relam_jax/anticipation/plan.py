@@ -169,7 +169,7 @@ def make_planner(anticipation: Anticipation) -> Planner:
         entity_seen = in_sight.any((1, 3), keepdims=True)
         eligible = jnp.where(entity_seen, in_sight, visibility)
         indices, valid = jax.vmap(choose_one)(points, eligible, subgoals)
-        chosen = jnp.take_along_axis(subgoals, indices[:, None, ..., None], axis=5 - 1)
+        chosen = jnp.take_along_axis(subgoals, indices[:, None, ..., None], axis=4)
         start = jnp.take_along_axis(points, indices[..., None], axis=3)
         valid &= ~exempt[:, None]  # a goal is looked at, not brought anywhere
         return Plan(indices, valid, start, chosen, last + 1, error[row])

@@ -110,12 +110,13 @@ def success_threshold(
     error: Float[Array, "*B S V E"], motion: Float[Array, "*B S V E"], config: RewardConfig
 ) -> Float[Array, "*B S V E"]:
     """θ_s, from the plan's own error on clips never trained on and the `stage_motion`, all in image
-    sides. What is to move must have gone half its way, as far as the plan is so exact."""
+    sides. What is to move must have gone half its way, as far as the plan is so exact; what is to
+    stay has the largest: a door nudged on the way to its handle can still be opened."""
     wanted = config.success_factor * error
     threshold = jnp.clip(wanted, config.success_floor, config.success_cap)
     half = jnp.maximum(motion / 2, wanted)
     to_move = motion >= jnp.maximum(config.moves, wanted)
-    return jnp.where(to_move, jnp.minimum(threshold, half), threshold)
+    return jnp.where(to_move, jnp.minimum(threshold, half), config.success_cap)
 
 
 def is_means(

@@ -3,9 +3,10 @@
 From every initial state of the pool the scripted expert is rolled out in the simulator, without
 rendering, until it has succeeded for as long as in the demonstrations. The plan keeps its keypoints
 and its number of subgoals; each subgoal becomes where those points truly were at the moment of the
-roll-out nearest to it, the moments being in order and the last one the roll-out's end. So nothing
-but the error of anticipation tells `oracle` from `relam`. (Keyframes found anew among the roll-outs
-would be others than the demonstrations', perhaps fewer, and the comparison one of keyframes too.)
+roll-out nearest to it, the moments being in order and the last one the roll-out's end. The plan's
+error is kept too, as θ_s follows from it. So nothing but how exact the subgoals are tells `oracle`
+from `relam`. (Keyframes found anew among the roll-outs would be others than the demonstrations',
+perhaps fewer, and the comparison one of keyframes too.)
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def nearest_in_order(distance: Float[np.ndarray, "M T"]) -> Int[np.ndarray, " M"
 
 
 def true_plans(planner: Planner, expert: BatchedEnv, tail: int) -> Plan:
-    """The plan of each initial state of the pool, with true subgoals and no error.
+    """The plan of each initial state of the pool, with true subgoals.
 
     `expert` has an environment an initial state and takes an action each env_step; it is left at
     the end of the episodes. An episode counts once it has succeeded `tail` env_steps on end; where
@@ -59,7 +60,7 @@ def true_plans(planner: Planner, expert: BatchedEnv, tail: int) -> Plan:
         if (ends >= 0).all():
             break
     points, valid = np.stack(track, axis=1), np.asarray(plan.valid)  # (N, T, V, E, K, 2)
-    subgoals, error = np.array(plan.subgoals), np.array(plan.error)
+    subgoals = np.array(plan.subgoals)
     for n in np.flatnonzero(ends >= 0):
         wanted = subgoals[n, : int(plan.num_stages[n]), None]
         gap = np.linalg.norm(wanted - points[n, : ends[n] + 1], axis=-1)
@@ -67,7 +68,7 @@ def true_plans(planner: Planner, expert: BatchedEnv, tail: int) -> Plan:
         moments = nearest_in_order(distance)
         rows = np.resize(moments[-1], len(subgoals[n]))
         rows[: len(moments)] = moments
-        subgoals[n], error[n] = points[n, rows], 0.0
+        subgoals[n] = points[n, rows]
     failed = int((ends < 0).sum())
     if failed:
         print(
@@ -75,7 +76,7 @@ def true_plans(planner: Planner, expert: BatchedEnv, tail: int) -> Plan:
             "their subgoals stay the anticipated ones",
             file=sys.stderr,
         )
-    return plan._replace(subgoals=jnp.asarray(subgoals), error=jnp.asarray(error))
+    return plan._replace(subgoals=jnp.asarray(subgoals))
 
 
 def make_oracle(planner: Planner, env: BatchedEnv, task: str, options: dict[str, Any]) -> Planner:

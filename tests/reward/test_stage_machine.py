@@ -215,7 +215,7 @@ def test_weights_count_in_the_dense_term():
 def test_threshold_follows_the_error_of_the_plan():
     config = RewardConfig(success_factor=3.0, success_floor=0.01, success_cap=0.03)
     error = jnp.array([0.0, 0.005, 0.1]).reshape(3, 1, 1)
-    threshold = success_threshold(error, jnp.zeros_like(error), config).ravel()
+    threshold = success_threshold(error, jnp.ones_like(error), config).ravel()
     np.testing.assert_allclose(threshold, [0.01, 0.015, 0.03], rtol=1e-6)
 
 
@@ -224,7 +224,7 @@ def test_what_is_to_move_must_have_gone_half_its_way():
     motion = jnp.array([0.03, 0.1, 0.02, 0.009, 0.017]).reshape(5, 1, 1)
     threshold = success_threshold(error, motion, RewardConfig()).ravel()
     # half of 0.03; the floor; three times the error, above half the way; stands still; may do so
-    np.testing.assert_allclose(threshold, [0.015, 0.02, 0.012, 0.02, 0.02], rtol=1e-6)
+    np.testing.assert_allclose(threshold, [0.015, 0.02, 0.012, 0.04, 0.04], rtol=1e-6)
 
 
 def test_batch_is_one_trace():

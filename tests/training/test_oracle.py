@@ -75,16 +75,15 @@ def test_subgoals_are_where_the_points_came_in_order_and_to_the_end(env, demonst
         at_end = np.abs(demonstration[n, -1] - goal.subgoals[n, m - 1]).max()
         assert at_end < 0.02, "the last one shows the task done"
         assert np.abs(demonstration[n - 1, -1] - goal.subgoals[n, m - 1]).max() > 2 * at_end
-    np.testing.assert_allclose(goal.threshold[goal.weight == 1].max(), 0.02, rtol=1e-5)
 
 
 def test_keypoints_are_those_that_relam_would_follow(env, planner):
     env.reset(init_states=np.array([3, 0, 3, 1]))
     true = env.planner(*env.candidates)
     plan = planner(*env.candidates)
-    for name in ("indices", "valid", "start", "num_stages"):
+    for name in ("indices", "valid", "start", "num_stages", "error"):
         np.testing.assert_allclose(getattr(true, name), getattr(plan, name), atol=1e-6)
-    assert (true.error == 0).all() and np.abs(true.subgoals - plan.subgoals).max() > 0.02
+    assert np.abs(true.subgoals - plan.subgoals).max() > 0.02
     np.testing.assert_array_equal(true.subgoals[0], true.subgoals[2])
 
 

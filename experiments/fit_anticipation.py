@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -49,13 +48,11 @@ def main() -> None:
     from relam_jax.training.provenance import append_provenance
 
     config, _ = parse(sys.argv[1:])
-    out, began = config.run_folder, time.monotonic()
+    out = config.run_folder
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "settings.json", json.dumps(settings(config), indent=2).encode())
     append_provenance(out)
     learn_anticipation(config.records_folder, out, config.selection, config.keyframes, config.fit)
-    timing = {"seconds": round(time.monotonic() - began, 1)}
-    (out / "timing.json").write_text(json.dumps(timing) + "\n")
 
 
 if __name__ == "__main__":

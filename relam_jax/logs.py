@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
@@ -11,13 +12,14 @@ from tensorboardX import SummaryWriter
 class RunLog:
     """Writes `<run>/<name>.csv`, one row a call, and the same numbers as TensorBoard scalars."""
 
-    def __init__(self, run: Path, resume_at: int | None = None) -> None:
+    def __init__(self, run: Path, resume_at: Mapping[str, int] | None = None) -> None:
+        """Rows of `<name>.csv` after `resume_at[name]` are dropped; all of those without one."""
         run.mkdir(parents=True, exist_ok=True)
-        self.run = run
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=resume_at)
-        self.files: dict[str, Path] = {}
+        self.run, kept = run, resume_at or {}
+        purged = max(kept.values(), default=0) or None
+        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=purged)
         for path in run.glob("*.csv"):
-            self._drop_after(path, -1 if resume_at is None else resume_at)
+            self._drop_after(path, kept.get(path.stem, -1))
 
     @staticmethod
     def _drop_after(path: Path, env_steps: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import numpy as np
 from relam_jax.anticipation.dataset import build_examples
 from relam_jax.anticipation.model import ModelConfig
 from relam_jax.anticipation.plan import Anticipation, as_tuples, save_anticipation
-from relam_jax.anticipation.train import FitConfig, fit
+from relam_jax.anticipation.train import NAME, FitConfig, fit
+from relam_jax.fitting import Unfinished
 from relam_jax.keypoints.keyframes import KeyframeConfig
 from relam_jax.keypoints.records import read_records
 from relam_jax.keypoints.selection import SelectionConfig
+from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.logs import RunLog
 
 
@@ -24,12 +27,12 @@ def learn_anticipation(
     keyframes: KeyframeConfig,
     config: FitConfig,
 ) -> Anticipation:
-    """Train on the records in `data`, write model, log (CSV, TensorBoard) and keyframes to `out`.
+    """Train on the records in `data`, write model, log (CSV, TensorBoard), keyframes and time spent
+    to `out`. Killed and called again it goes on where it was.
 
     Raises:
         ValueError, FileNotFoundError: there are no usable records at `data`.
     """
-    began = time.monotonic()
     records = read_records(data)
     examples = build_examples(records, selection, keyframes)
     views, entities = examples.view_names, examples.entity_names
@@ -40,8 +43,9 @@ def learn_anticipation(
         max_stages=stages,
         shows_goal=any(name in selection.goal_entities for name in entities),
     )
-    log = RunLog(out)
-    result = fit(examples, model, config, lambda step, metrics: log.write("fit", step, metrics))
+    kept = Unfinished(out, (model, config), examples)
+    log = RunLog(out, {"fit": kept.steps(NAME)})
+    result = fit(examples, model, config, partial(log.write, "fit"), kept)
     log.close()
     anticipation = Anticipation(
         model=model,
@@ -55,12 +59,14 @@ def learn_anticipation(
         group_error=as_tuples(np.nan_to_num(result.error.by_group).round(6).tolist()),
         params=result.params,
     )
-    save_anticipation(out, anticipation)
+    write_atomic(out / "timing.json", json.dumps({"seconds": round(kept.seconds, 1)}).encode())
     np.savez(out / "keyframes.npz", frames=examples.frames, counts_alone=examples.counts_alone)
+    save_anticipation(out, anticipation)
+    kept.remove()
     error = ", ".join(f"{e:.4f}" for e in anticipation.test_error)
     print(
         f"anticipation: {len(examples.points)} clips, {anticipation.num_stages} "
         f"subgoals, error on clips never "
-        f"trained on {error} image sides a subgoal, {time.monotonic() - began:.0f} s"
+        f"trained on {error} image sides a subgoal, {kept.seconds:.0f} s"
     )
     return anticipation

@@ -3,7 +3,6 @@ logit (method §3)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,10 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
-from tqdm import trange
 
 from relam_jax.anticipation.dataset import PlanExamples
 from relam_jax.anticipation.model import AnticipationModel, ModelConfig, pose_summary, roll_out
+from relam_jax.fitting import Log, Unfinished, descend
+
+NAME = "anticipation"
+"""Of the fit, in its progress bar and its unfinished file."""
 
 
 @dataclass(frozen=True)
@@ -211,19 +213,17 @@ class Fit(NamedTuple):
     params: Any
     error: PlanError
     """on the test clips."""
-    validation_error: float
-    num_steps: int
-    history: list[dict[str, float]]
 
 
 def fit(
     examples: PlanExamples,
     model_config: ModelConfig,
     config: FitConfig,
-    log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
+    log: Log = lambda steps, metrics: None,
+    kept: Unfinished | None = None,
 ) -> Fit:
     """Train with early stopping on the validation clips' free-running error; returns the best
-    parameters.
+    parameters. With `kept` it goes on where it was.
 
     Raises:
         FloatingPointError: the loss is NaN.
@@ -272,11 +272,6 @@ def fit(
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), {"loss": loss, **info}
 
-    @partial(jax.jit, donate_argnums=0)
-    def chunk(carry: tuple, start: Array) -> tuple:
-        carry, info = jax.lax.scan(grad_step, carry, start + jnp.arange(config.eval_every))
-        return carry, jax.tree.map(jnp.mean, info)
-
     @jax.jit
     def validation_error(params: Any) -> Array:
         clips = split.validation
@@ -291,23 +286,15 @@ def fit(
         )
         return (gap * weight).sum() / jnp.maximum(weight.sum(), 1)
 
-    carry, best, history, stale = (params, optimizer.init(params)), (np.inf, params), [], 0
-    done = 0
-    with trange(config.num_steps, desc="anticipation", unit="step", disable=None) as bar:
-        while done < config.num_steps and stale < config.patience:
-            carry, info = chunk(carry, jnp.asarray(done))
-            done += config.eval_every
-            metrics = {k: float(v) for k, v in info.items()}
-            metrics["validation_error"] = float(validation_error(carry[0]))
-            if not np.isfinite(metrics["loss"]):
-                raise FloatingPointError(f"the anticipation loss is NaN after {done} steps")
-            history.append({"step": done, **metrics})
-            log(done, metrics)
-            bar.update(config.eval_every)
-            bar.set_postfix(error=f"{metrics['validation_error']:.4f}")
-            if metrics["validation_error"] < best[0]:
-                best, stale = (metrics["validation_error"], jax.tree.map(jnp.copy, carry[0])), 0
-            else:
-                stale += 1
-    error = plan_error(model, best[1], examples, split.test)
-    return Fit(best[1], error, best[0], done, history)
+    best = descend(
+        grad_step,
+        (params, optimizer.init(params)),
+        config.num_steps,
+        config.eval_every,
+        NAME,
+        validate=validation_error,
+        patience=config.patience,
+        log=log,
+        kept=kept,
+    )
+    return Fit(best, plan_error(model, best, examples, split.test))

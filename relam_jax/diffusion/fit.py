@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key, UInt8
-from tqdm import trange
+from jaxtyping import Array, Float, Int, UInt8
 
 from relam_jax.diffusion.bins import NUM_BINS, centres, encode, make_bins
 from relam_jax.diffusion.denoiser import Denoiser, DenoiserConfig, denoising_loss
 from relam_jax.diffusion.entropy import make_entropy
 from relam_jax.diffusion.vqvae import VQVAE, Codec, VQConfig, make_vqvae, vq_step
+from relam_jax.fitting import Log, Unfinished, descend
 
 
 class Size(NamedTuple):
@@ -82,6 +82,8 @@ FILMED = ("diffusion", "viper")
 """Those whose model is of videos, which runs share; the other's is fitted by each run."""
 EVERY = 250
 """grad_steps between looks at the validation clips, and rows of the log."""
+CODEC, DENOISER = "autoencoder", "video model"
+"""The two fits, in their progress bars and unfinished files."""
 
 
 class VideoModel(NamedTuple):
@@ -158,9 +160,6 @@ def clip_windows(
     return [s + windows(n, history, stride) for s, n in zip(starts, lengths, strict=True)]
 
 
-Log = Callable[[int, dict[str, float]], None]
-
-
 def _optimizer(config: DiffusionConfig, steps: int) -> optax.GradientTransformation:
     rate = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, max(1, steps // 20), max(2, steps)
@@ -170,50 +169,29 @@ def _optimizer(config: DiffusionConfig, steps: int) -> optax.GradientTransformat
     )
 
 
-def _descend(
-    grad_step: Callable[[Any, Array], tuple[Any, Array]],
-    carry: Any,
-    keys: Key[Array, " U"],
-    name: str,
-    log: Log,
-    look: Callable[[Any], dict[str, float]] = lambda carry: {},
-) -> Any:
-    """Scan `grad_step`, (carry, key) → (carry, loss), over `keys`; every `EVERY` of them `look`
-    adds to what is logged. FloatingPointError if the loss is NaN."""
-
-    @partial(jax.jit, donate_argnums=0)
-    def chunk(carry: Any, keys: Array) -> Any:
-        return jax.lax.scan(grad_step, carry, keys)
-
-    with trange(len(keys), desc=name, unit="step", disable=None) as bar:
-        for start in range(0, len(keys), EVERY):
-            now = keys[start : start + EVERY]
-            carry, losses = chunk(carry, now)
-            metrics = {"loss": float(losses.mean()), **look(carry)}
-            if not np.isfinite(metrics["loss"]):
-                raise FloatingPointError(f"the {name}'s loss is NaN after {start} steps")
-            log(start + len(now), metrics)
-            bar.update(len(now))
-            bar.set_postfix({k: f"{v:.4f}" for k, v in metrics.items()})
-    return carry
-
-
 def fit_codec(
-    vqvae: VQVAE, frames: UInt8[np.ndarray, "F H H 3"], config: DiffusionConfig, seed: int, log: Log
+    vqvae: VQVAE,
+    frames: UInt8[np.ndarray, "F H H 3"],
+    config: DiffusionConfig,
+    seed: int,
+    log: Log,
+    kept: Unfinished | None = None,
 ) -> Codec:
     """Train the autoencoder. FloatingPointError if its loss is NaN."""
-    shown, key = jnp.asarray(frames), jax.random.key(seed)
+    shown = jnp.asarray(frames)
+    init_key, data_key = jax.random.split(jax.random.key(seed))
     optimizer = _optimizer(config, config.vq_steps)
     step = vq_step(vqvae, optimizer)
-    codec = jax.jit(vqvae.init)(key, shown[:: max(1, len(shown) // 64)])
+    codec = jax.jit(vqvae.init)(init_key, shown[:: max(1, len(shown) // 64)])
 
-    def one(carry: Any, key: Array) -> Any:
-        rows = jax.random.randint(key, (config.batch_size,), 0, len(shown))
-        return step(carry, (shown[rows], jax.random.fold_in(key, 1)))
+    def one(carry: Any, number: Array) -> Any:
+        rows_key, codes_key = jax.random.split(jax.random.fold_in(data_key, number))
+        rows = jax.random.randint(rows_key, (config.batch_size,), 0, len(shown))
+        carry, value = step(carry, (shown[rows], codes_key))
+        return carry, {"loss": value}
 
     carry = codec, optimizer.init(codec.params)
-    keys = jax.random.split(jax.random.fold_in(key, 1), config.vq_steps)
-    return _descend(one, carry, keys, "autoencoder", log)[0]
+    return descend(one, carry, config.vq_steps, EVERY, CODEC, log=log, kept=kept)
 
 
 def fit_denoiser(
@@ -223,6 +201,7 @@ def fit_denoiser(
     config: DiffusionConfig,
     seed: int,
     log: Log,
+    kept: Unfinished | None = None,
 ) -> Any:
     """Train the video model on windows of frames, a clip each; returns the parameters that are best
     on the validation clips. FloatingPointError if the loss is NaN."""
@@ -241,29 +220,22 @@ def fit_denoiser(
         seen = shown[rows]
         return denoising_loss(apply, params, seen[:, -1], seen[:, :-1], num_codes, key)
 
-    def one(carry: Any, key: Array) -> Any:
+    def one(carry: Any, number: Array) -> Any:
         params, opt = carry
-        rows = training[jax.random.randint(key, (config.batch_size,), 0, len(training))]
-        value, grads = jax.value_and_grad(loss)(params, rows, jax.random.fold_in(key, 1))
+        rows_key, loss_key = jax.random.split(jax.random.fold_in(data_key, number))
+        rows = training[jax.random.randint(rows_key, (config.batch_size,), 0, len(training))]
+        value, grads = jax.value_and_grad(loss)(params, rows, loss_key)
         change, opt = optimizer.update(grads, opt, params)
-        return (optax.apply_updates(params, change), opt), value
+        return (optax.apply_updates(params, change), opt), {"loss": value}
 
     @jax.jit
     def validate(params: Any) -> Array:
         return loss(params, jnp.asarray(validation), jax.random.key(0))
 
-    best = np.inf, params
-
-    def look(carry: Any) -> dict[str, float]:
-        nonlocal best
-        error = float(validate(carry[0]))
-        if error < best[0]:
-            best = error, jax.tree.map(jnp.copy, carry[0])
-        return {"validation": error}
-
-    keys = jax.random.split(data_key, config.fit_steps)
-    _descend(one, (params, optimizer.init(params)), keys, "video model", log, look)
-    return best[1]
+    carry = params, optimizer.init(params)
+    return descend(
+        one, carry, config.fit_steps, EVERY, DENOISER, validate=validate, log=log, kept=kept
+    )
 
 
 def in_batches(fn: Callable[[Array], Array], rows: Any, size: int = 128) -> np.ndarray:
@@ -283,11 +255,13 @@ def fit_video_model(
     seed: int,
     log: Callable[[str, int, dict[str, float]], None] = lambda name, step, metrics: None,
     kind: str = "diffusion",
+    kept: Unfinished | None = None,
 ) -> VideoModel:
     """Tokens, model, and mean and standard deviation of `MEASURES` over the clips.
 
     `clips`: frames, or places where `kind`, of `NATS`, is keypoint_diffusion; `stride`: frames of a
-    clip between two that the policy sees; log(name, step, metrics).
+    clip between two that the policy sees; log(name, step, metrics); with `kept` it goes on where it
+    was.
 
     Raises:
         ValueError: there are no clips.
@@ -297,13 +271,13 @@ def fit_video_model(
         raise ValueError("there are no clips to learn a video model from")
     judge, shown = make_judge(config, kind), np.concatenate(clips)
     if judge.vqvae:
-        codec = fit_codec(judge.vqvae, shown, config, seed, partial(log, "codec"))
+        codec = fit_codec(judge.vqvae, shown, config, seed, partial(log, "codec"), kept)
     else:
         codec = make_bins(clips)
     model = VideoModel(codec, None, jnp.zeros(len(MEASURES)), jnp.ones(len(MEASURES)))
     tokens = in_batches(jax.jit(partial(judge.tokens, model)), shown)
     rows = clip_windows([len(clip) for clip in clips], config.history, stride)
-    params = fit_denoiser(judge, tokens, rows, config, seed, partial(log, "denoiser"))
+    params = fit_denoiser(judge, tokens, rows, config, seed, partial(log, "denoiser"), kept)
     model, seen = model._replace(params=params), tokens[np.concatenate(rows)]
     nats = np.array([in_batches(jax.jit(partial(judge.nats, m, model)), seen) for m in MEASURES])
     return model._replace(mean=jnp.asarray(nats.mean(1)), std=jnp.asarray(nats.std(1) + 1e-6))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,8 @@ from preprocess_torch.discover import find_clips
 from preprocess_torch.video import Timing
 from relam_jax.diffusion.bins import Bins
 from relam_jax.diffusion.fit import (
+    CODEC,
+    DENOISER,
     FILMED,
     MEASURES,
     DiffusionConfig,
@@ -27,6 +28,7 @@ from relam_jax.diffusion.fit import (
     fit_video_model,
     make_judge,
 )
+from relam_jax.fitting import Unfinished
 from relam_jax.keypoints.records import read_records
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.logs import RunLog
@@ -144,19 +146,21 @@ def ensure_video_model(
     kind: str = "diffusion",
 ) -> None:
     """Fit one to the clips that `read` reads into `folder`, with its log (CSV, TensorBoard), unless
-    there is one. Raises as `read`, `fit_video_model` and `load_video_model` do."""
+    there is one; killed and called again it goes on where it was. Raises as `read`,
+    `fit_video_model` and `load_video_model` do."""
     if (folder / "config.json").exists():
         load_video_model(folder, config, stride, kind)
         return
-    began, clips = time.monotonic(), read()
-    log = RunLog(folder)
+    clips = read()
+    kept = Unfinished(folder, (_settings(config, stride, kind), seed), clips)
+    log = RunLog(folder, {"codec": kept.steps(CODEC), "denoiser": kept.steps(DENOISER)})
     try:
-        model = fit_video_model(clips, stride, config, seed, log.write, kind)
+        model = fit_video_model(clips, stride, config, seed, log.write, kind, kept)
     finally:
         log.close()
-    seconds = round(time.monotonic() - began, 1)
-    (folder / "timing.json").write_text(json.dumps({"seconds": seconds}) + "\n")
+    write_atomic(folder / "timing.json", json.dumps({"seconds": round(kept.seconds, 1)}).encode())
     save_video_model(folder, model, config, stride, kind)
+    kept.remove()
     scale = zip(MEASURES, model.mean.tolist(), model.std.tolist(), strict=True)
     known = ", ".join(f"{name} {mean:.4f} ± {std:.4f}" for name, mean, std in scale)
-    print(f"video model: {len(clips)} clips, {known} nats a token, {seconds:.0f} s")
+    print(f"video model: {len(clips)} clips, {known} nats a token, {kept.seconds:.0f} s")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from functools import partial
 from pathlib import Path
 
@@ -91,8 +89,4 @@ def _anticipation(config: TrainConfig) -> Anticipation:
             f"DATA=videos/{config.task}` first, "
             "or name a folder with --data or a model with --anticipation"
         )
-    began = time.monotonic()
-    anticipation = learn_anticipation(data, own, config.selection, config.keyframes, config.fit)
-    seconds = round(time.monotonic() - began, 1)
-    (own / "timing.json").write_text(json.dumps({"seconds": seconds}) + "\n")
-    return anticipation
+    return learn_anticipation(data, own, config.selection, config.keyframes, config.fit)

@@ -180,7 +180,8 @@ def train(
     finished = iteration >= iterations
     if finished:
         print("the run is complete: raise --total_env_steps to go on")
-    log = RunLog(run, iteration * per_iteration if iteration else None)
+    logged = iteration * per_iteration
+    log = RunLog(run, {"train": logged, "eval": logged} if iteration else None)
 
     stop_signal: list[int] = []
     previous = signal.signal(signal.SIGTERM, lambda number, _: stop_signal.append(number))

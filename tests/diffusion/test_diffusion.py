@@ -39,7 +39,7 @@ def test_both_losses_fall(fitted):
     codec, denoiser = (fitted[1][name] for name in ("codec", "denoiser"))
     assert codec[-1]["loss"] < 0.5 * codec[0]["loss"]
     assert denoiser[-1]["loss"] < 0.5 * denoiser[0]["loss"]
-    assert denoiser[-1]["validation"] < denoiser[0]["validation"]
+    assert denoiser[-1]["validation_error"] < denoiser[0]["validation_error"]
 
 
 def paid(config, model, clips, kind):

@@ -243,7 +243,7 @@ def test_rows_younger_than_the_checkpoint_are_dropped(tmp_path):
         log.write("train", step, {"loss": step / 7})
     log.close()
     (tmp_path / "train.csv").open("a").write("40,0.")  # cut short by a kill
-    log = RunLog(tmp_path, resume_at=20)
+    log = RunLog(tmp_path, {"train": 20})
     log.write("train", 25, {"loss": 1.0})
     log.close()
     rows = (tmp_path / "train.csv").read_text().split()

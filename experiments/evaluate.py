@@ -5,8 +5,8 @@ shorter episodes of training stands beside it.
 
     python experiments/evaluate.py --run runs/x
 
-Writes runs/x/evaluation.json, and videos of each seed's first episode and first failure beside it:
-evaluation.seed0.mp4, evaluation.seed0_failed7.mp4 …
+Writes runs/x/evaluation.json, and of each seed's first episode and first failure a video and a
+picture a stage beside it: evaluation.seed0.mp4, evaluation.seed0_failed7.jpg …
 """
 
 from __future__ import annotations

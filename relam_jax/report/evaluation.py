@@ -12,13 +12,14 @@ from typing import Any, NamedTuple, cast
 import jax
 import numpy as np
 from jaxtyping import Bool
+from PIL import Image
 
 from relam_jax.agents.sac import make_sac
 from relam_jax.envs.measured import MeasuredEnv
 from relam_jax.envs.protocol import BatchedEnv
 from relam_jax.envs.tasks import resolve_task
 from relam_jax.keypoints.tfrecord import write_atomic
-from relam_jax.report.overlay import Watch, overlay_frames, watched_episode
+from relam_jax.report.overlay import Watch, overlay_frames, stage_pictures, watched_episode
 from relam_jax.report.run_folder import demonstrations, read_config, run_anticipation
 from relam_jax.report.statistics import bootstrap_interval, success_interval
 from relam_jax.reward.stage_machine import Goal
@@ -141,6 +142,7 @@ def write_videos(
         frames = overlay_frames(episode, f"{config.task}, {in_words(name)}")
         fps = resolve_task(config.task).env_steps_per_second / config.action_repeat / SLOWER
         write_video(out.with_name(files[-1]), frames, fps, crf=20)
+        Image.fromarray(stage_pictures(episode)).save(out.with_name(f"{out.stem}.{name}.jpg"))
     return files
 
 

@@ -126,6 +126,22 @@ def overlay_frames(episode: Episode, title: str) -> Iterator[UInt8[np.ndarray, "
         )
 
 
+def stage_pictures(episode: Episode) -> UInt8[np.ndarray, "H W 3"]:
+    """The first view as each subgoal that was reached for comes into force, and at the end."""
+    frames = [*np.unique(episode.stage, return_index=True)[1], len(episode.stage) - 1]
+    first_view = (
+        draw_points(
+            episode.images[t][0],
+            (FILMED_SIDE, FILMED_SIDE),
+            episode.keypoints[t, 0],
+            episode.subgoals[t, 0],
+            episode.visibility[t, 0],
+        )
+        for t in dict.fromkeys(frames)
+    )
+    return np.concatenate([np.pad(x, ((0, 0), (0, 4), (0, 0))) for x in first_view], 1)[:, :-4]
+
+
 def _strip(episode: Episode, t: int, title: str, width: int) -> UInt8[np.ndarray, "Strip Width 3"]:
     image = Image.new("RGB", (width, STRIP), (17, 21, 28))
     draw = ImageDraw.Draw(image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -74,8 +75,13 @@ class Unfinished:
         write_atomic(self._folder / f"{name}.unfinished", file.getvalue())
         self._written = time.monotonic()
 
+    def write_timing(self) -> None:
+        """The fits are finished: timing.json says what they took."""
+        text = json.dumps({"seconds": round(self.seconds, 1)})
+        write_atomic(self._folder / "timing.json", text.encode())
+
     def remove(self) -> None:
-        """The fits are finished, and what they fitted is saved."""
+        """What was fitted is saved."""
         for path in self._files():
             path.unlink()
 
@@ -112,8 +118,12 @@ def descend(
         done, state = kept.steps(name), kept.restore(name, state)
     carry, best, least, stale = state
     carry = jax.tree.map(jnp.copy, carry)  # it is donated, and `best` may be a part of it
+
+    def over() -> bool:
+        return bool(done >= num_steps or (patience is not None and stale >= patience))
+
     with tqdm(total=num_steps, initial=done, desc=name, unit="step", disable=None) as bar:
-        while done < num_steps and (patience is None or stale < patience):
+        while not over():
             numbers = jnp.arange(done, min(done + every, num_steps))
             carry, means = chunk(carry, numbers)
             done += len(numbers)
@@ -131,7 +141,5 @@ def descend(
             bar.update(len(numbers))
             bar.set_postfix({k: f"{v:.4f}" for k, v in metrics.items()})
             if kept:
-                kept.save(name, done, (carry, best, least, stale), now=False)
-    if kept:
-        kept.save(name, done, (carry, best, least, stale), now=True)
+                kept.save(name, done, (carry, best, least, stale), now=over())
     return best

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from relam_jax.fitting import Unfinished
 from relam_jax.keypoints.keyframes import KeyframeConfig
 from relam_jax.keypoints.records import read_records
 from relam_jax.keypoints.selection import SelectionConfig
-from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.logs import RunLog
 
 
@@ -59,7 +57,7 @@ def learn_anticipation(
         group_error=as_tuples(np.nan_to_num(result.error.by_group).round(6).tolist()),
         params=result.params,
     )
-    write_atomic(out / "timing.json", json.dumps({"seconds": round(kept.seconds, 1)}).encode())
+    kept.write_timing()
     np.savez(out / "keyframes.npz", frames=examples.frames, counts_alone=examples.counts_alone)
     save_anticipation(out, anticipation)
     kept.remove()

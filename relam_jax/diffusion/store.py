@@ -158,7 +158,7 @@ def ensure_video_model(
         model = fit_video_model(clips, stride, config, seed, log.write, kind, kept)
     finally:
         log.close()
-    write_atomic(folder / "timing.json", json.dumps({"seconds": round(kept.seconds, 1)}).encode())
+    kept.write_timing()
     save_video_model(folder, model, config, stride, kind)
     kept.remove()
     scale = zip(MEASURES, model.mean.tolist(), model.std.tolist(), strict=True)

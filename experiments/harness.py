@@ -22,7 +22,7 @@ from tqdm import tqdm
 from train import parse
 
 from relam_jax.diffusion.fit import FILMED
-from relam_jax.report.cells import Cell, write_cell, written
+from relam_jax.report.cells import ONE_VIEW, Cell, write_cell, written
 
 HERE = Path(__file__).parent
 
@@ -86,14 +86,15 @@ def model_jobs(cell: Cell, args: HarnessArgs) -> list[Job]:
     videos = videos_of(cell, args)
     data = args.out / "data" / cell.records
     more = [*shlex.split(args.train_args), *cell.train_args]
-    words = ["--task", task, "--num", args.num, "--truth", "--overwrite", "--cameras", cell.views]
+    words = ["--task", task, "--num", args.num, "--truth", "--overwrite"]
     record = Job(
-        f"record {task}, {cell.views} views",
+        f"record {task}",
         script("record_demos.py", *words, "--out", videos, *shlex.split(args.record_args)),
         beside(videos),
         lambda: recorded(videos, args.num),
     )
     words = ("-m", "preprocess_torch", "--data", videos, "--out", data, "--tracker", cell.tracker)
+    words += ("--cameras", ONE_VIEW) if cell.views == 1 else ()
     track = Job(
         f"track {cell.records}",
         (sys.executable, *map(str, words)),
@@ -124,7 +125,7 @@ def model_jobs(cell: Cell, args: HarnessArgs) -> list[Job]:
 
 def videos_of(cell: Cell, args: HarnessArgs) -> Path:
     """Folder of a cell's demonstrations; records are named after the folder."""
-    return args.out / "videos" / f"{cell.views}views" / cell.task
+    return args.out / "videos" / cell.task
 
 
 def filmed(cell: Cell, args: HarnessArgs) -> tuple[object, ...]:

@@ -18,7 +18,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,6 @@ class Args:
     """episodes to record (successful ones)"""
     out: str | None = None
     """folder to write to; default videos/<task>"""
-    cameras: int = 2
-    """views: 2 (cam0 and cam1), or 1 (files are then called 000.mp4)"""
     seed: int = 0
     """which pool of initial states; never those of training or evaluation"""
     size: int = 256
@@ -242,14 +240,11 @@ def earlier_files(out: Path) -> list[Path]:
 def record(args: Args) -> None:
     """Do what the command line says. Raises ValueError or RuntimeError with one sentence."""
     spec = resolve_task(args.task)
-    if not 1 <= args.cameras <= len(spec.cameras):
-        raise ValueError(f"--cameras must be 1 to {len(spec.cameras)}, not {args.cameras}.")
     if args.num < 1 or args.size < 32 or args.size % 2:
         raise ValueError("--num must be positive and --size an even number of at least 32.")
     out = Path(args.out or Path("videos") / spec.name)
     if earlier_files(out) and not args.overwrite:
         raise ValueError(f"{out} holds demonstrations already: add --overwrite to replace them.")
-    spec = replace(spec, cameras=spec.cameras[: args.cameras])
     tries = args.num * ATTEMPTS_PER_EPISODE
     stage = (maniskill_stage if spec.simulator == "maniskill" else metaworld_stage)(
         spec, args.seed, tries

@@ -103,7 +103,7 @@ record_demos.main()
 
 @pytest.mark.usefixtures("demos")  # skips where no OpenGL works
 def test_an_initial_state_whose_entities_no_camera_shows_is_no_demonstration(tmp_path: Path):
-    words = ("--task", "button_press", "--num", "1", "--cameras", "1", "--size", "64")
+    words = ("--task", "button_press", "--num", "1", "--size", "64")
     result = run(*words, "--out", str(tmp_path), program=("-c", SKYWARDS))
     assert result.returncode == 1
     assert "initial state 0: no camera shows the gripper, next" in result.stderr

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from relam_jax.report.cells import ONE_VIEW
+
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "experiments" / "reproduce.py"
 CELL = "drawer_open-2-truth-relam-keypoints_proprio"
@@ -41,7 +43,7 @@ def test_jobs_of_all_suites_share_videos_records_and_models(tmp_path):
     kinds = [name.split()[0] for name in jobs]
     counts = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
     assert counts == {
-        "record": 3 + 3 + 10,
+        "record": 3 + 10,
         "track": 6 + 3 + 10,
         "anticipation": 6 + 3 + 10,
         "video": 3,
@@ -51,6 +53,9 @@ def test_jobs_of_all_suites_share_videos_records_and_models(tmp_path):
     names = list(jobs)
     assert all(names.index(n) < names.index(j.name) for j in jobs.values() for n in j.needs)
     assert len({job.log for job in jobs.values()}) == len(jobs)
+    track = jobs["track drawer_open-1-truth"].command
+    assert track[track.index("--cameras") + 1] == ONE_VIEW
+    assert "--cameras" not in jobs["track drawer_open-2-truth"].command
     [shared] = {
         word
         for job in jobs.values()
@@ -186,7 +191,7 @@ def test_from_nothing_to_a_table_with_a_kill_in_between(tmp_path):
     assert not partial["complete"] and partial["success_any"] is None
     assert "partial" in (results / "table.md").read_text()
 
-    made = [out / "videos/2views/drawer_open/demos.json"]
+    made = [out / "videos/drawer_open/demos.json"]
     made += [out / "data/drawer_open-2-truth/dataset_info.json"]
     made += [out / "anticipation/drawer_open-2-truth/config.json"]
     before = [path.stat().st_mtime_ns for path in made]

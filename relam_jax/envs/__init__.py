@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from relam_jax.envs.protocol import BatchedEnv
@@ -17,7 +17,7 @@ def make_env(
     num_envs: int,
     *,
     seed: int,
-    num_views: int | None = None,
+    views: Sequence[str] | None = None,
     keypoints: Literal["projected", "tracked"] = "projected",
     tracking: TrackingConfig | None = None,
     measured: bool = False,
@@ -25,18 +25,17 @@ def make_env(
 ) -> BatchedEnv:
     """Make `num_envs` environments of a task, by any spelling of its name (`drawer-open-v3`).
 
-    `num_views` keeps only the task's first cameras. Keypoints are projected from simulator state,
-    or tracked in the cameras' images as `tracking` says, and `measured` then has their errors kept;
+    `views` names those of the task's views that it is seen in (default: all). Keypoints are
+    projected from simulator state, or tracked in the cameras' images as `tracking` says, and
+    `measured` then has their errors kept;
     `sim` (`auto`, `gpu`, `cpu`) says where ManiSkill simulates. `options` are those of the back end
     (see `MetaWorldEnv`, `ManiSkillEnv`).
-    Raises ValueError, in one sentence, if there is no such task, or a tracker's code or weights are
-    missing.
+    Raises ValueError, in one sentence, if there is no such task or view, or a tracker's code or
+    weights are missing.
     """
     spec = resolve_task(task)
-    if num_views is not None:
-        if not 1 <= num_views <= len(spec.cameras):
-            raise ValueError(f"{spec.name} has {len(spec.cameras)} cameras, not {num_views}")
-        spec = replace(spec, cameras=spec.cameras[:num_views])
+    if views is not None:
+        spec = spec.seen_in(views)
     if spec.simulator == "maniskill":
         from relam_jax.envs.maniskill.env import ManiSkillEnv
 

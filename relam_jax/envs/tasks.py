@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -25,11 +26,13 @@ class Camera:
     """the point that it looks at, metres, world frame; None keeps the model's orientation."""
     fovy: float | None = None
     """vertical field of view, degrees; None keeps the model's."""
+    view: str = "cam0"
+    """what its pictures are called in files and records."""
 
 
 MOVED_CORNER2 = Camera("corner4")
 """In front of the table, to the right of the robot: the literature's moved `corner2`."""
-CORNER = Camera("corner")
+CORNER = Camera("corner", view="cam1")
 """In front of the table, to the left of the robot: roughly orthogonal to the other."""
 
 MARKED = frozenset(
@@ -52,7 +55,7 @@ class TaskSpec:
     """the simulator's own name: `drawer-open-v3`, `PickCube-v1`."""
     simulator: Literal["metaworld", "maniskill"] = "metaworld"
     cameras: tuple[Camera, ...] = (MOVED_CORNER2, CORNER)
-    """the views, called `cam0`, `cam1`, …"""
+    """the views."""
     entities: tuple[tuple[str, tuple[str, ...]], ...] | None = None
     """(entity, its bodies), in order; None: gripper, what the scripted expert moves, and the goal
     if the task is `MARKED`."""
@@ -69,7 +72,14 @@ class TaskSpec:
     @property
     def view_names(self) -> tuple[str, ...]:
         """`cam0`, `cam1`, …"""
-        return tuple(f"cam{v}" for v in range(len(self.cameras)))
+        return tuple(camera.view for camera in self.cameras)
+
+    def seen_in(self, views: Sequence[str]) -> TaskSpec:
+        """The same task, seen in some of its views. ValueError if one is none of them."""
+        cameras = {camera.view: camera for camera in self.cameras}
+        if unknown := [view for view in views if view not in cameras]:
+            raise ValueError(f"{self.name} has no view {unknown[0]}: {', '.join(cameras)}")
+        return replace(self, cameras=tuple(cameras[view] for view in views))
 
 
 def _maniskill(
@@ -81,7 +91,10 @@ def _maniskill(
     """A task of ManiSkill, seen from the left and the right before the table (nearly orthogonal
     rays), by cameras that look at `target`."""
     left, right = ((0.7, y, 0.58) for y in (0.62, -0.62))
-    cameras = (Camera("left", left, target, fovy), Camera("right", right, target, fovy))
+    cameras = (
+        Camera("left", left, target, fovy),
+        Camera("right", right, target, fovy, view="cam1"),
+    )
     return TaskSpec(name, env_id, "maniskill", cameras, horizon=50, tail=4)
 
 

@@ -26,7 +26,7 @@ def make_task_env(
     split: str,
     shift: Shift = NO_SHIFT,
 ) -> BatchedEnv:
-    """The task's simulator, seen from the model's number of views.
+    """The task's simulator, seen in the model's views.
 
     Raises:
         ValueError: the model was trained for another task, other views or other entities.
@@ -56,8 +56,8 @@ def make_task_env(
 
 def _pool(config: TrainConfig, anticipation: Anticipation, split: str) -> dict[str, Any]:
     """What the initial states, and what is seen of them, depend on."""
-    num_views = len(anticipation.view_names)
-    return {"seed": config.seed, "num_views": num_views, "split": split, "sim": config.sim}
+    views = anticipation.view_names
+    return {"seed": config.seed, "views": views, "split": split, "sim": config.sim}
 
 
 def with_goals(

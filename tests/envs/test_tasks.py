@@ -66,12 +66,16 @@ def test_any_task_works_by_name(name: str, entities: tuple[str, ...]):
 
 
 def test_one_view_is_the_special_case_and_entities_can_be_named():
-    both, one = (make_env("drawer_open", 1, seed=0, num_views=n) for n in (2, 1))
+    both, first, other = (
+        make_env("drawer_open", 1, seed=0, views=views) for views in (None, ["cam0"], ["cam1"])
+    )
     points = both.reset().points
-    np.testing.assert_array_equal(one.reset().points, points[:, :1])
-    assert one.view_names == ("cam0",)
-    with pytest.raises(ValueError, match="has 2 cameras, not 3"):
-        make_env("drawer_open", 1, seed=0, num_views=3)
+    np.testing.assert_array_equal(first.reset().points, points[:, :1])
+    assert (first.view_names, other.view_names) == (("cam0",), ("cam1",))
+    handle = [env.reset().points[0, -1, 1].mean(0) for env in (both, other)]
+    np.testing.assert_allclose(*handle, atol=0.02)
+    with pytest.raises(ValueError, match="has no view cam2: cam0, cam1"):
+        make_env("drawer_open", 1, seed=0, views=["cam2"])
     case = replace(PRESETS["drawer_open"], entities=(("case", ("drawercase_link",)),))
     env = MetaWorldEnv(case, 1, seed=0)
     assert env.entity_names == ("case",)

@@ -12,8 +12,9 @@ from relam_jax.report.overlay import FILMED_SIDE, Episode, stage_pictures
 def test_a_picture_a_stage_and_the_end(stage, shown):
     frames, shape = len(stage), (len(stage), 2, 1, 4)
     shades = 20 * np.arange(frames, dtype=np.uint8)
+    other_view = np.zeros((64, 64, 3), np.uint8)
     episode = Episode(
-        images=[[np.full((64, 64, 3), s, np.uint8), np.zeros((64, 64, 3), np.uint8)] for s in shades],
+        images=[[np.full((64, 64, 3), s, np.uint8), other_view] for s in shades],
         keypoints=np.full((*shape, 2), 0.5),
         visibility=np.zeros(shape, bool),
         subgoals=np.full((*shape, 2), 0.5),

@@ -22,7 +22,8 @@ from tqdm import tqdm
 from train import parse
 
 from relam_jax.diffusion.fit import FILMED
-from relam_jax.report.cells import ONE_VIEW, Cell, write_cell, written
+from relam_jax.envs.tasks import resolve_task
+from relam_jax.report.cells import Cell, write_cell, written
 
 HERE = Path(__file__).parent
 
@@ -94,7 +95,7 @@ def model_jobs(cell: Cell, args: HarnessArgs) -> list[Job]:
         lambda: recorded(videos, args.num),
     )
     words = ("-m", "preprocess_torch", "--data", videos, "--out", data, "--tracker", cell.tracker)
-    words += ("--cameras", ONE_VIEW) if cell.views == 1 else ()
+    words += ("--cameras", resolve_task(task).one_view) if cell.views == 1 else ()
     track = Job(
         f"track {cell.records}",
         (sys.executable, *map(str, words)),

@@ -29,8 +29,6 @@ TEN = (
     *("window_open", "window_close", "drawer_close", "door_close", "button_press_wall"),
     *("faucet_close", "handle_press", "coffee_button", "push", "lever_pull"),
 )
-ONE_VIEW = "cam1"
-"""The view of cells with one."""
 MODEL_ARGS = ("--selection.", "--keyframes.", "--fit.")
 """Arguments of experiments/train.py that make another anticipation model."""
 LEVELS = (50, 95)

@@ -80,7 +80,10 @@ class TaskSpec:
         """The same task, seen in some of its views. ValueError if one is none of them."""
         cameras = {camera.view: camera for camera in self.cameras}
         if unknown := [view for view in views if view not in cameras]:
-            raise ValueError(f"{self.name} has no view {unknown[0]}: {', '.join(cameras)}")
+            raise ValueError(
+                f"{self.name} has the views {', '.join(cameras)}, not {unknown[0]}: "
+                "record and preprocess its own videos"
+            )
         return replace(self, cameras=tuple(cameras[view] for view in views))
 
 

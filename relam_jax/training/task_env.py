@@ -44,12 +44,10 @@ def make_task_env(
         shift=shift,
         **_pool(config, anticipation, split),
     )
-    known = (anticipation.view_names, anticipation.entity_names)
-    if known != (env.view_names, env.entity_names):
+    if anticipation.entity_names != env.entity_names:
         raise ValueError(
-            f"the anticipation model knows the views {known[0]} and entities "
-            f"{known[1]}, but {config.task} "
-            f"has {env.view_names} and {env.entity_names}: record and preprocess its own videos"
+            f"the anticipation model knows the entities {anticipation.entity_names}, but "
+            f"{config.task} has {env.entity_names}: record and preprocess its own videos"
         )
     return env
 

@@ -175,10 +175,13 @@ def test_the_simulators_own_rewards_rank_its_expert_above_chance(anticipation, r
     env.env.close()
 
 
-def test_a_model_of_other_views_is_refused(anticipation):
-    other = replace(anticipation, view_names=("left", "right"))
-    with pytest.raises(ValueError, match=r"knows the views \('left', 'right'\)"):
-        make_goal_env(CONFIG, other, 1, "train")
+def test_a_model_of_other_views_or_entities_is_refused(anticipation):
+    for other, words in (
+        ({"view_names": ("left", "right")}, "has the views cam0, cam1, not left"),
+        ({"entity_names": ("gripper", "cup")}, r"knows the entities \('gripper', 'cup'\)"),
+    ):
+        with pytest.raises(ValueError, match=f"{words}.*: record and preprocess its own videos"):
+            make_goal_env(CONFIG, replace(anticipation, **other), 1, "train")
 
 
 def test_one_view_is_the_special_case():

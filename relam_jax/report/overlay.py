@@ -139,7 +139,8 @@ def stage_pictures(episode: Episode) -> UInt8[np.ndarray, "H W 3"]:
         )
         for t in dict.fromkeys(frames)
     )
-    return np.concatenate([np.pad(x, ((0, 0), (0, 4), (0, 0))) for x in first_view], 1)[:, :-4]
+    gap = np.full((FILMED_SIDE, 4, 3), 255, np.uint8)
+    return np.concatenate([part for x in first_view for part in (gap, x)][1:], axis=1)
 
 
 def _strip(episode: Episode, t: int, title: str, width: int) -> UInt8[np.ndarray, "Strip Width 3"]:

@@ -217,18 +217,19 @@ def write_episode(
     stage: Stage,
     episode: Episode,
     cameras: tuple[CameraPose, ...],
-    surfaces: list[Surface],
+    surfaces: dict[str, Surface],
     renderer: SceneRenderer | RayRenderer,
 ) -> None:
-    """Write the files of one episode, of whose first frame the `surfaces` are, the video last."""
+    """Write the files of one episode, of whose first frame the `surfaces` are, a view each, the
+    video last."""
     env = stage.env
-    for view, (camera, surface) in enumerate(zip(cameras, surfaces, strict=True)):
-        name = f"{stem}.cam{view}" if len(cameras) > 1 else stem
+    for index, (camera, (view, surface)) in enumerate(zip(cameras, surfaces.items(), strict=True)):
+        name = f"{stem}.{view}"
         write_masks(out / f"{name}.masks.png", surface, list(stage.entities.values()))
         if args.truth:
-            truth = true_geometry(env, episode, camera, view, surface, renderer)
+            truth = true_geometry(env, episode, camera, index, surface, renderer)
             truth.save(out / f"{name}.truth.npz")
-        frames = (renderer.render(env.model, state, view) for state in episode.states)
+        frames = (renderer.render(env.model, state, index) for state in episode.states)
         write_video(out / f"{name}.mp4", frames, stage.fps, args.crf)
 
 
@@ -270,8 +271,11 @@ def record(args: Args) -> None:
                 continue
             set_state(env, episode.states[0])
             pixels = pixel_centres(args.size)
-            surfaces = [cast(env.model, env.data, camera, pixels) for camera in cameras]
-            shown = np.unique([surface.body for surface in surfaces])
+            surfaces = {
+                name: cast(env.model, env.data, camera, pixels)
+                for name, camera in zip(spec.view_names, cameras, strict=True)
+            }
+            shown = np.unique([surface.body for surface in surfaces.values()])
             if hidden := [n for n, bodies in names.items() if not np.isin(bodies, shown).any()]:
                 why = f"no camera shows the {hidden[0]}"
                 tqdm.write(f"initial state {index}: {why}, next", file=sys.stderr)

@@ -27,9 +27,8 @@ def make_env(
 
     `views` names those of the task's views that it is seen in (default: all). Keypoints are
     projected from simulator state, or tracked in the cameras' images as `tracking` says, and
-    `measured` then has their errors kept;
-    `sim` (`auto`, `gpu`, `cpu`) says where ManiSkill simulates. `options` are those of the back end
-    (see `MetaWorldEnv`, `ManiSkillEnv`).
+    `measured` then has their errors kept; `sim` (`auto`, `gpu`, `cpu`) says where ManiSkill
+    simulates. `options` are those of the back end (see `MetaWorldEnv`, `ManiSkillEnv`).
     Raises ValueError, in one sentence, if there is no such task or view, or a tracker's code or
     weights are missing.
     """

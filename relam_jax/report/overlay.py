@@ -110,17 +110,8 @@ def watched_episode(watch: Watch, row: int, goal: Goal, config: RewardConfig) ->
 def overlay_frames(episode: Episode, title: str) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
     """Views side by side: keypoints filled, subgoals hollow, lines between; stages below."""
     views = len(episode.images[0])
-    for t, images in enumerate(episode.images):
-        pictures = [
-            draw_points(
-                image,
-                (VIEW_SIDE, VIEW_SIDE),
-                episode.keypoints[t, v],
-                episode.subgoals[t, v],
-                episode.visibility[t, v],
-            )
-            for v, image in enumerate(images)
-        ]
+    for t in range(len(episode.images)):
+        pictures = [_drawn(episode, t, v, VIEW_SIDE) for v in range(views)]
         yield np.concatenate(
             [np.concatenate(pictures, axis=1), _strip(episode, t, title, VIEW_SIDE * views)]
         )
@@ -128,19 +119,21 @@ def overlay_frames(episode: Episode, title: str) -> Iterator[UInt8[np.ndarray, "
 
 def stage_pictures(episode: Episode) -> UInt8[np.ndarray, "H W 3"]:
     """The first view as each subgoal that was reached for comes into force, and at the end."""
-    frames = [*np.unique(episode.stage, return_index=True)[1], len(episode.stage) - 1]
-    first_view = (
-        draw_points(
-            episode.images[t][0],
-            (FILMED_SIDE, FILMED_SIDE),
-            episode.keypoints[t, 0],
-            episode.subgoals[t, 0],
-            episode.visibility[t, 0],
-        )
-        for t in dict.fromkeys(frames)
-    )
+    begun = np.unique(episode.stage, return_index=True)[1]
+    frames = np.unique([*begun, len(episode.stage) - 1]).tolist()
+    pictures = (_drawn(episode, t, 0, FILMED_SIDE) for t in frames)
     gap = np.full((FILMED_SIDE, 4, 3), 255, np.uint8)
-    return np.concatenate([part for x in first_view for part in (gap, x)][1:], axis=1)
+    return np.concatenate([part for x in pictures for part in (gap, x)][1:], axis=1)
+
+
+def _drawn(episode: Episode, t: int, view: int, side: int) -> UInt8[np.ndarray, "Side Side 3"]:
+    return draw_points(
+        episode.images[t][view],
+        (side, side),
+        episode.keypoints[t, view],
+        episode.subgoals[t, view],
+        episode.visibility[t, view],
+    )
 
 
 def _strip(episode: Episode, t: int, title: str, width: int) -> UInt8[np.ndarray, "Strip Width 3"]:

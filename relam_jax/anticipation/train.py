@@ -242,7 +242,7 @@ def fit(
     )
     init_key, data_key = jax.random.split(jax.random.key(config.seed))
     few = points[:1, :-1, :, :, :count], visibility[:1, :-1, :, :, :count]
-    params = model.init(init_key, *few, pose_summary(few[0][:, 0], few[1][:, 0]))
+    params = jax.jit(model.init)(init_key, *few, pose_summary(few[0][:, 0], few[1][:, 0]))
 
     def grad_step(carry: tuple, step: Array) -> tuple:
         params, opt_state = carry

@@ -152,6 +152,7 @@ def reward_seconds(anticipation: Anticipation, config: RewardConfig, num_envs: i
         jnp.full(num_envs, stages),
         threshold,
         threshold,
+        threshold,
         jnp.ones_like(threshold),
     )
     start = jax.jit(jax.vmap(partial(start_stage, config=config)))(points, seen, goal)

@@ -54,6 +54,10 @@ class RewardConfig:
     """Its weight in the dense term in those stages; others have 1."""
     effector_slack: float = 2.0
     """Its θ_s is this many times larger in those stages."""
+    patience: int = 10
+    """Steps in a stage after which its θ_s grows, over as many again, to twice: the plan's views
+    may contradict each other by more than θ_s, and a hand would stand for ever before a subgoal
+    that no place meets. (door_open 100 % instead of 97, and sooner.)"""
     moves: float = 0.01
     """An entity is to move in a stage if its anticipated motion is so large, image sides, and no
     less than `success_factor` times its error."""
@@ -81,6 +85,8 @@ class StageState(NamedTuple):
     """the last known distances to the current subgoal, image sides."""
     dense_start: Float[Array, ""]
     """D_k: the dense term's distance when stage k began."""
+    steps: Int[Array, ""]
+    """since then."""
 
 
 class Goal(NamedTuple):
@@ -92,6 +98,8 @@ class Goal(NamedTuple):
     """M."""
     threshold: Float[Array, "S V E"]
     """θ_s, image sides."""
+    late: Float[Array, "S V E"]
+    """θ_s when patience has come to its end, image sides."""
     reach: Float[Array, "S V E"]
     """how near a subgoal that is gone by must be to count, image sides (∞: anywhere)."""
     weight: Float[Array, "S V E"]
@@ -148,9 +156,8 @@ def _enter(
 ) -> StageState:
     subgoal = goal.subgoals[_current(stage, goal)]
     distance = keypoint_distance(keypoints, visibility & goal.valid, subgoal, last)
-    return StageState(
-        stage, distance, jnp.maximum(_reduce(distance, stage, goal, config.dense), 1e-6)
-    )
+    dense_start = jnp.maximum(_reduce(distance, stage, goal, config.dense), 1e-6)
+    return StageState(stage, distance, dense_start, jnp.zeros((), jnp.int32))
 
 
 def start_stage(
@@ -185,15 +192,18 @@ def keypoint_reward(
     current, final = _current(state.stage, goal), goal.num_stages - 1
     seen, subgoal = visibility & goal.valid, goal.subgoals[current]
     distance = keypoint_distance(keypoints, seen, subgoal, state.distance)
-    threshold, ahead = goal.threshold[current], goal.subgoals[jnp.minimum(current + 1, final)]
+    ahead = goal.subgoals[jnp.minimum(current + 1, final)]
     infinite = jnp.full_like(distance, jnp.inf)
     to_next = keypoint_distance(keypoints, seen, ahead, infinite)
     gap = keypoint_distance(subgoal, goal.valid, ahead, infinite)
     gone_by = (distance <= goal.reach[current]) & (to_next < gap) & (current < final)
+    lateness = jnp.clip((state.steps - config.patience) / max(config.patience, 1), 0, 1)
+    threshold = (1 - lateness) * goal.threshold[current] + lateness * goal.late[current]
     near = (distance <= threshold) | gone_by
     met = (near | ~goal.valid.any(-1)).all()
 
-    stay = state._replace(stage=current + ((current == final) & met), distance=distance)
+    stage = current + ((current == final) & met)
+    stay = state._replace(stage=stage, distance=distance, steps=state.steps + 1)
     enter = _enter(state.stage + 1, keypoints, visibility, distance, goal, config)
     passed = met & (current < final)
     new = StageState(*(jnp.where(passed, a, b) for a, b in zip(enter, stay, strict=True)))

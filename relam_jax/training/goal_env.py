@@ -110,6 +110,7 @@ def goal_of(plan: Plan, entity_names: Sequence[str], shaping: RewardConfig) -> G
         plan.valid,
         plan.num_stages,
         threshold,
+        jnp.where(effector, 2, 1) * threshold,
         jnp.where(effector, jnp.where(carried, shaping.beside, 0.0) * threshold, jnp.inf),
         jnp.where(means, shaping.effector_weight, jnp.ones_like(threshold)),
     )
@@ -201,7 +202,8 @@ class GoalEnv:
         seen = _on_device(env.follow(np.asarray(plan.indices)))
         goal = goal_of(plan, env.entity_names, shaping)
         n, v, e = plan.valid.shape[:3]
-        blank = StageState(jnp.zeros(n, jnp.int32), jnp.zeros((n, v, e)), jnp.zeros(n))
+        none, zero = jnp.zeros(n, jnp.int32), jnp.zeros(n)
+        blank = StageState(none, jnp.zeros((n, v, e)), zero, none)
         middle = self._middle()
         self.goal, self.stage, self.shift, self._vector = begin(
             (goal, blank, middle), everywhere, plan, seen, middle

@@ -137,8 +137,8 @@ def train(
     # ---- state: everything that a checkpoint holds ----
     init_key, act_key, learn_key, random_key = jax.random.split(jax.random.key(config.seed), 4)
     seed_keys = jax.random.split(init_key, config.num_seeds)
-    learner = jax.vmap(agent.init)(seed_keys)
-    judge = jax.vmap(imitation.init)(seed_keys) if imitation else None
+    learner = jax.jit(jax.vmap(agent.init))(seed_keys)
+    judge = jax.jit(jax.vmap(imitation.init))(seed_keys) if imitation else None
     sighted = env.frame_shape is not None
     buffer = jax.vmap(lambda _: replay.init(capacity, env.obs_dim, env.action_dim, sighted))(
         seed_keys

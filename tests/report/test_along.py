@@ -21,9 +21,8 @@ def demonstration():
     frames = find_keyframes([tracks], KeyframeConfig()).frames[0]
     points, valid = jnp.asarray(tracks.points), jnp.asarray(tracks.visibility[0])
     threshold = jnp.full((len(frames), *valid.shape[:2]), 0.02)
-    goal = Goal(
-        points[frames], valid, jnp.asarray(len(frames)), threshold, 0 * threshold, 0 * threshold + 1
-    )
+    count, ones = jnp.asarray(len(frames)), jnp.ones_like(threshold)
+    goal = Goal(points[frames], valid, count, threshold, threshold, 0 * ones, ones)
     return points, jnp.asarray(tracks.visibility), goal
 
 

@@ -79,6 +79,7 @@ def test_a_machine_without_renderer_gives_one_notice(tmp_path, monkeypatch, caps
         np.ones((2, 2, 2, 4), bool),
         np.full(2, 3),
         np.full((2, STAGES, 2, 2), 0.02),
+        np.full((2, STAGES, 2, 2), 0.02),
         np.zeros((2, STAGES, 2, 2)),
         np.ones((2, STAGES, 2, 2)),
     )

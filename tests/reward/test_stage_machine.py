@@ -36,6 +36,7 @@ def straight_plan(stages=3):
         jnp.ones((V, E, K), bool),
         jnp.int32(stages),
         jnp.full((S, V, E), THETA),
+        jnp.full((S, V, E), THETA),
         jnp.zeros((S, V, E)),
         jnp.ones((S, V, E)),
     )
@@ -183,6 +184,17 @@ def test_what_has_moved_on_by_itself_has_met_its_subgoal_but_the_effector_must_b
     assert run([start, alone, hand_too], goal, RewardConfig())[1].tolist() == [0, 0]
     back = hand_too.at[:, 1].add(jnp.array([-0.35, 0.15]))
     assert run([start, back], ahead, RewardConfig())[1].tolist() == [0], "moved, but not on"
+
+
+def test_an_effector_that_has_come_as_near_as_it_can_is_let_pass_after_a_time():
+    start, goal = straight_plan(stages=2)
+    patient = goal._replace(late=goal.late.at[:, :, 0].multiply(2))
+    path = [start, *[(start + jnp.array([0.2, 0.0])).at[:, 0, :, 1].add(1.55 * THETA)] * 25]
+    config = RewardConfig(patience=10)
+    stages = run(path, patient, config)[1]
+    assert np.flatnonzero(np.diff(stages)).tolist() == [15], "1.6 θ_s in the 17th step"
+    assert run(path, goal, config)[1].max() == 0, "an object is not"
+    assert run(path, patient, RewardConfig(patience=0))[1].tolist() == [0] + [1] * 24
 
 
 def test_the_last_subgoal_draws_on_inside_its_threshold_and_is_lost_outside():

@@ -120,7 +120,7 @@ def test_without_a_renderer_it_says_which_package(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("task", "num", "limit"),
-    [("drawer_open", 30, 8_000_000), ("push_cube", 24, 1_800_000), ("pick_cube", 24, 2_200_000)],
+    [("drawer_open", 30, 8_000_000), ("push_cube", 24, 1_800_000), ("pick_cube", 24, 1_800_000)],
 )
 def test_the_committed_demonstrations_are_complete(task: str, num: int, limit: int):
     folder = ROOT / "videos" / task

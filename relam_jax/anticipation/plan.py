@@ -165,8 +165,9 @@ def make_planner(anticipation: Anticipation) -> Planner:
         last = jnp.where((stop > 0).any(1), jnp.argmax(stop > 0, axis=1), stages - 1)
         row = jnp.minimum(jnp.arange(stages), last[:, None])
         subgoals = jnp.take_along_axis(subgoals, row[:, :, None, None, None, None], axis=1)
-        # an entity that stays in sight nowhere must not vanish from the reward
-        entity_seen = in_sight.any((1, 3), keepdims=True)
+        # an entity must not vanish from a view that shows it, nor with it from the reward: one view
+        # alone does not say how far away it is
+        entity_seen = in_sight.any(-1, keepdims=True)
         eligible = jnp.where(entity_seen, in_sight, visibility)
         indices, valid = jax.vmap(choose_one)(points, eligible, subgoals)
         chosen = jnp.take_along_axis(subgoals, indices[:, None, ..., None], axis=4)

@@ -132,7 +132,7 @@ def _suites() -> dict[str, tuple[Cell, ...]]:
             replace(cell, keypoints="tracked", observation="keypoints", num_seeds=3)
             for cell in pixels[:2]
         ],
-        "maniskill": [Cell("push_cube", 40_000), Cell("pick_cube", 200_000)],
+        "maniskill": [Cell("push_cube", 40_000), Cell("pick_cube", 120_000)],
     }
     return {name: tuple(cells) for name, cells in suites.items()}
 

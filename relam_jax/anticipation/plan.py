@@ -165,8 +165,8 @@ def make_planner(anticipation: Anticipation) -> Planner:
         last = jnp.where((stop > 0).any(1), jnp.argmax(stop > 0, axis=1), stages - 1)
         row = jnp.minimum(jnp.arange(stages), last[:, None])
         subgoals = jnp.take_along_axis(subgoals, row[:, :, None, None, None, None], axis=1)
-        # an entity must not vanish from a view that shows it, nor with it from the reward: one view
-        # alone does not say how far away it is
+        # an entity that will be hidden in a view must not vanish from it: the other views alone may
+        # not say how far away it is, and without any the reward would not know it
         entity_seen = in_sight.any(-1, keepdims=True)
         eligible = jnp.where(entity_seen, in_sight, visibility)
         indices, valid = jax.vmap(choose_one)(points, eligible, subgoals)

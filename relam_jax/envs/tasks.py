@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+Point = tuple[float, float, float]
+"""metres, world frame."""
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -20,9 +23,9 @@ class Camera:
 
     name: str
     """name of the camera in the simulator's model."""
-    position: tuple[float, float, float] | None = None
+    position: Point | None = None
     """metres, world frame; None keeps the model's. Needs `target`."""
-    target: tuple[float, float, float] | None = None
+    target: Point | None = None
     """the point that it looks at, metres, world frame; None keeps the model's orientation."""
     fovy: float | None = None
     """vertical field of view, degrees; None keeps the model's."""
@@ -87,7 +90,6 @@ class TaskSpec:
         return replace(self, cameras=tuple(cameras[view] for view in views))
 
 
-Point = tuple[float, float, float]
 LEFT_AND_RIGHT: tuple[Point, Point] = ((0.7, 0.62, 0.58), (0.7, -0.62, 0.58))
 """Before ManiSkill's table; nearly orthogonal rays."""
 LEFT_AND_BESIDE: tuple[Point, Point] = ((0.85, 0.49, 0.37), (0.0, 0.98, 0.37))

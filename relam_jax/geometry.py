@@ -1,4 +1,4 @@
-"""Farthest point sampling and pinhole projection, for numpy and jax arrays alike.
+"""Rotations, pinhole projection and farthest point sampling, for numpy and jax arrays alike.
 
 Each function takes its array namespace from its first argument (`__array_namespace__`), so the same
 code runs offline on records and jitted in the training loop. This module itself never imports jax.
@@ -39,6 +39,18 @@ def project(world: Float[Array, "*B 3"], camera: CameraPose) -> Float[Array, "*B
     x = 0.5 + focal / camera.aspect * local[..., 0] / depth
     y = 0.5 - focal * local[..., 1] / depth
     return xp.stack([x, y], axis=-1)
+
+
+def matrices(quaternion: Float[Array, "*B 4"]) -> Float[Array, "*B 9"]:
+    """Rotation matrices (rows after one another) of unit quaternions, wxyz."""
+    xp = quaternion.__array_namespace__()
+    w, x, y, z = xp.moveaxis(quaternion, -1, 0)
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return xp.stack(rows, axis=-1)
 
 
 def farthest_point_sampling(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from relam_jax.envs.protocol import BatchedEnv
 from relam_jax.envs.tasks import resolve_task
+
+# before jax first looks at a GPU: ManiSkill's simulation wants the rest of its memory
+os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
 
 if TYPE_CHECKING:
     from relam_jax.envs.tracking import TrackingConfig

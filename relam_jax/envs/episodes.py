@@ -16,7 +16,7 @@ from relam_jax.envs.rendering import SceneRenderer
 from relam_jax.envs.scene import cast
 from relam_jax.envs.shifts import NO_SHIFT, Shift
 from relam_jax.envs.simulator import MjData, MjModel
-from relam_jax.geometry import CameraPose
+from relam_jax.geometry import Array, CameraPose
 
 SPLITS = {"train": 0, "eval": 1, "demos": 2}
 
@@ -24,7 +24,7 @@ SPLITS = {"train": 0, "eval": 1, "demos": 2}
 class ProjectedEnv:
     """A pool of initial states, an episode in each environment, points fixed on bodies.
 
-    A back end fills `_proprio`, `_xpos`, `_xmat` (rows of `_bodies`) and `_elapsed`, and says what
+    A back end fills `_proprio` and `_elapsed`, and says where the bodies are (`_frames`) and what
     can be seen (`_initial_scene`, `_scene`). An environment marked `_unstable` is truncated until
     its next reset.
     """
@@ -63,8 +63,6 @@ class ProjectedEnv:
         self._elapsed = np.zeros(num_envs, np.int64)
         self._unstable = np.zeros(num_envs, bool)  # until the next reset
         self._proprio = np.zeros((num_envs, proprio_dim), np.float32)
-        self._xpos = np.zeros((num_envs, len(self._bodies), 3))
-        self._xmat = np.zeros((num_envs, len(self._bodies), 9))
         self._renderers: dict[int, SceneRenderer] = {}  # by pixels a side
         self.why_no_picture = ""
         """what rendering failed for, if it did"""
@@ -75,6 +73,10 @@ class ProjectedEnv:
 
     def _begin(self, mask: Bool[np.ndarray, " N"]) -> None:
         """Put the environments of the mask into their `_init_state`."""
+        raise NotImplementedError
+
+    def _frames(self) -> tuple[Float[Array, "N B 3"], Float[Array, "N B 9"]]:
+        """Positions (metres) and rotation matrices of `_bodies` now."""
         raise NotImplementedError
 
     def _initial_scene(self, index: int) -> tuple[MjModel, MjData]:
@@ -133,7 +135,7 @@ class ProjectedEnv:
         if mask is not None and self._indices is not None:
             indices = np.where(mask[:, None, None, None], indices, self._indices)
         self._indices = np.array(indices, np.int64)
-        self._followed = FollowedPoints(self._candidates(), self._indices, self._bodies)
+        self._followed = self.attach(self._candidates(), self._indices)
         return self._output(np.zeros(self.num_envs), np.zeros(self.num_envs, bool))
 
     def _check_action(self, action: Float[np.ndarray, "N A"]) -> None:
@@ -144,8 +146,7 @@ class ProjectedEnv:
 
     def _output(self, reward: np.ndarray, success: np.ndarray) -> EnvState:
         assert self._followed is not None
-        world = self._followed.world(self._xpos, self._xmat)
-        keypoints, inside = image_points(world, self.cameras)
+        world, keypoints, inside = self._place(self._followed)
         visible = inside & self._followed.valid & ~self._unstable[:, None, None, None]
         if self._occlusion:
             for i in range(self.num_envs):
@@ -156,6 +157,11 @@ class ProjectedEnv:
         return EnvState(
             keypoints, visible, self._proprio.copy(), reward.astype(np.float32), success, truncated
         )
+
+    def _place(self, followed: FollowedPoints) -> tuple[Array, Array, Array]:
+        """Where the points are now: in the world, in the images, whether inside them."""
+        world = followed.world(*self._frames())
+        return world, *image_points(world, self.cameras)
 
     def _candidates(self) -> list[BodyPoints]:
         """The candidates of each environment; found once an initial state."""
@@ -185,11 +191,11 @@ class ProjectedEnv:
         self, lifted: Sequence[BodyPoints], indices: Int[np.ndarray, "N V E K"]
     ) -> FollowedPoints:
         """Some of the lifted points of each environment, for `project`."""
-        return FollowedPoints(lifted, indices, self._bodies)
+        return FollowedPoints.of(lifted, indices, self._bodies)
 
     def project(self, followed: FollowedPoints) -> Float[np.ndarray, "N V E K 2"]:
         """Where attached points are in the images now, image sides."""
-        return image_points(followed.world(self._xpos, self._xmat), self.cameras)[0]
+        return np.asarray(self._place(followed)[1])
 
     def labels(self, index: int, view: int) -> UInt8[np.ndarray, "H W"]:
         """Which entity each pixel shows now: 0 none, i the i-th from 1."""
@@ -242,9 +248,7 @@ class ProjectedEnv:
             "elapsed": self._elapsed.copy(),
             "unstable": self._unstable.copy(),
             "num_unstable": np.array(self.num_unstable),
-            "proprio": self._proprio.copy(),
-            "xpos": self._xpos.copy(),
-            "xmat": self._xmat.copy(),
+            "proprio": np.array(self._proprio),
             "indices": self._indices.copy(),
             "streams": np.stack([_pack_stream(s) for s in self._streams]),
         }
@@ -262,9 +266,8 @@ class ProjectedEnv:
         self._unstable = np.array(state["unstable"])
         self.num_unstable = int(state["num_unstable"])
         self._proprio = np.array(state["proprio"])
-        self._xpos, self._xmat = np.array(state["xpos"]), np.array(state["xmat"])
         self._indices = np.array(state["indices"])
-        self._followed = FollowedPoints(self._candidates(), self._indices, self._bodies)
+        self._followed = self.attach(self._candidates(), self._indices)
 
 
 _HALF = 1 << 64

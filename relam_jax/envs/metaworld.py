@@ -102,6 +102,8 @@ class MetaWorldEnv(ProjectedEnv):
             render_size=render_size,
             shift=shift,
         )
+        self._xpos = np.zeros((num_envs, len(self._bodies), 3))
+        self._xmat = np.zeros((num_envs, len(self._bodies), 9))
         num_threads = min(num_threads, num_envs)
         models = [self._template.new_model() for _ in range(num_threads)]
         self._steppers = [Stepper(self._template, models[i % num_threads]) for i in range(num_envs)]
@@ -114,6 +116,9 @@ class MetaWorldEnv(ProjectedEnv):
         for i in np.flatnonzero(mask).tolist():
             self._steppers[i].restore(self._template.initial(int(self._init_state[i])))
             self._read(i)
+
+    def _frames(self) -> tuple[Float[np.ndarray, "N B 3"], Float[np.ndarray, "N B 9"]]:
+        return self._xpos, self._xmat
 
     def _initial_scene(self, index: int) -> tuple[MjModel, MjData]:
         start = self._template.initial(index)
@@ -189,6 +194,8 @@ class MetaWorldEnv(ProjectedEnv):
             "physics": np.stack([s.physics() for s in self._steppers]),
             "attributes": np.stack([s.attributes() for s in self._steppers]),
             "obs": np.stack([s.obs for s in self._steppers]),
+            "xpos": self._xpos.copy(),
+            "xmat": self._xmat.copy(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -197,6 +204,7 @@ class MetaWorldEnv(ProjectedEnv):
         Raises ValueError if the number of environments differs.
         """
         self._set_episode_state(state)
+        self._xpos, self._xmat = np.array(state["xpos"]), np.array(state["xmat"])
         for i, stepper in enumerate(self._steppers):
             start = self._template.initial(int(self._init_state[i]))
             physics, attributes = np.array(state["physics"][i]), np.array(state["attributes"][i])

@@ -1,11 +1,13 @@
 """Keypoints without a tracker: points fixed on bodies, projected through the cameras (an oracle).
 
-All environments at once, in numpy. Axes as in `protocol`: N, V, E, K.
+All environments at once, in numpy or, where the simulator's poses are jax arrays, on their device.
+Axes as in `protocol`: N, V, E, K.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -13,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from relam_jax.envs.candidates import BodyPoints
 from relam_jax.envs.scene import VISIBLE_GROUPS
 from relam_jax.envs.simulator import MjData, MjModel, mujoco
-from relam_jax.geometry import CameraPose, project
+from relam_jax.geometry import Array, CameraPose, project
 
 _OCCLUSION_TOLERANCE = 0.01
 """metres: a point is hidden when something lies this much in front of it."""
@@ -21,15 +23,23 @@ _BEHIND = -1.0
 """image point (both coordinates) that stands for a point behind the camera."""
 
 
-class FollowedPoints:
+class FollowedPoints(NamedTuple):
     """The candidates that each environment follows through its episode."""
 
-    def __init__(
-        self,
+    valid: Bool[Array, "N V E K"]
+    """False: padding."""
+    slot: Int[Array, "N V E K"]
+    """the body it lies on, as a row of the poses."""
+    local: Float[Array, "N V E K 3"]
+    """metres, in the body's frame."""
+
+    @classmethod
+    def of(
+        cls,
         found: Sequence[BodyPoints],
         indices: Int[np.ndarray, "N V E K"],
         bodies: Int[np.ndarray, " B"],
-    ) -> None:
+    ) -> FollowedPoints:
         """`found`: the candidates of each environment; `bodies`: the sorted ids they lie on."""
 
         def chosen(values: Sequence[np.ndarray]) -> np.ndarray:
@@ -37,27 +47,26 @@ class FollowedPoints:
             index = indices.reshape(indices.shape + (1,) * (stacked.ndim - indices.ndim))
             return np.take_along_axis(stacked, index, axis=3)
 
-        self.valid: np.ndarray = chosen([f.valid for f in found])
-        self._slot = np.searchsorted(bodies, chosen([f.body for f in found]))
-        self._local = chosen([f.local for f in found])
-        self._row = np.arange(len(found))[:, None, None, None]
+        slot = np.searchsorted(bodies, chosen([f.body for f in found]))
+        return cls(chosen([f.valid for f in found]), slot, chosen([f.local for f in found]))
 
     def world(
-        self, xpos: Float[np.ndarray, "N B 3"], xmat: Float[np.ndarray, "N B 9"]
-    ) -> Float[np.ndarray, "N V E K 3"]:
+        self, xpos: Float[Array, "N B 3"], xmat: Float[Array, "N B 9"]
+    ) -> Float[Array, "N V E K 3"]:
         """Where the points are, metres, given the poses of the bodies."""
-        turn = xmat[self._row, self._slot].reshape(*self._slot.shape, 3, 3)
-        turned = np.matmul(turn, self._local[..., None])[..., 0]
-        return xpos[self._row, self._slot] + turned
+        row = np.arange(len(xpos))[:, None, None, None]
+        turn = xmat[row, self.slot].reshape(*self.slot.shape, 3, 3)
+        return xpos[row, self.slot] + (turn @ self.local[..., None])[..., 0]
 
 
 def image_points(
-    world: Float[np.ndarray, "N V E K 3"], cameras: tuple[CameraPose, ...]
-) -> tuple[Float[np.ndarray, "N V E K 2"], Bool[np.ndarray, "N V E K"]]:
+    world: Float[Array, "N V E K 3"], cameras: tuple[CameraPose, ...]
+) -> tuple[Float[Array, "N V E K 2"], Bool[Array, "N V E K"]]:
     """(float32 points in image sides, whether they lie inside the image). Never NaN."""
+    xp = world.__array_namespace__()
     views = [project(world[:, v], camera) for v, camera in enumerate(cameras)]
-    points = np.nan_to_num(np.stack(views, axis=1), nan=_BEHIND).astype(np.float32)
-    return points, np.all((points >= 0) & (points <= 1), axis=-1)
+    points = xp.nan_to_num(xp.stack(views, axis=1), nan=_BEHIND).astype(np.float32)
+    return points, ((points >= 0) & (points <= 1)).all(-1)
 
 
 def hidden(

@@ -32,7 +32,8 @@ TIMERS = ("stepping", "learning", "training", "evaluating")
 def over_seeds(fn: Any) -> Any:
     """Run `fn` for each seed of the leading axis: side by side on an accelerator, in turn on a CPU.
 
-    A batched matrix product is no faster than its parts on a CPU, and slower for one seed.
+    A batched matrix product is no faster than its parts on a CPU, and slower for one seed; batched
+    QR decompositions (orthogonal initial weights) can wait for one another for ever.
     """
     if jax.default_backend() == "cpu":
         return lambda *args: jax.lax.map(lambda x: fn(*x), args)
@@ -137,8 +138,8 @@ def train(
     # ---- state: everything that a checkpoint holds ----
     init_key, act_key, learn_key, random_key = jax.random.split(jax.random.key(config.seed), 4)
     seed_keys = jax.random.split(init_key, config.num_seeds)
-    learner = jax.jit(jax.vmap(agent.init))(seed_keys)
-    judge = jax.jit(jax.vmap(imitation.init))(seed_keys) if imitation else None
+    learner = jax.jit(over_seeds(agent.init))(seed_keys)
+    judge = jax.jit(over_seeds(imitation.init))(seed_keys) if imitation else None
     sighted = env.frame_shape is not None
     buffer = jax.vmap(lambda _: replay.init(capacity, env.obs_dim, env.action_dim, sighted))(
         seed_keys

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from relam_jax.envs import make_env
-from relam_jax.envs.maniskill.env import ManiSkillEnv, matrices, pool_seeds
+from relam_jax.envs.maniskill.env import ManiSkillEnv, pool_seeds
 from relam_jax.envs.protocol import BatchedEnv, EnvState
+from relam_jax.geometry import matrices
 
 needs_maniskill = pytest.mark.skipif(
     find_spec("mani_skill") is None,
@@ -144,6 +145,62 @@ def test_a_killed_worker_is_replaced_and_nothing_changes():
     assert_equal(ahead, busy(twin, 10))  # the twin's simulations died with it
     env.close()
     twin.close()
+
+
+ON_THE_CPU = """
+import jax, numpy as np, torch
+torch.set_num_threads(1)
+from relam_jax.envs import make_env
+from relam_jax.envs.maniskill import env as module, sapien
+from relam_jax.envs.maniskill.gpu import shared
+
+buffer = torch.arange(6.0, dtype=torch.float64).reshape(2, 3)
+mine = shared(buffer[:, 1:])
+buffer[:] = 0
+np.testing.assert_array_equal(mine, [[1, 2], [4, 5]])  # jax's own, contiguous, 32 bits
+
+original = sapien.make_simulation
+sapien.make_simulation = lambda env_id, num, *, gpu, reward: original(env_id, num, reward=reward)
+module.choose_simulator = lambda sim: sim
+
+def make(sim):
+    env = make_env("pick_cube", 1, seed=0, num_init_states=4, num_workers=1, sim=sim)
+    return env, start(env)
+
+def start(env):
+    env.reset(init_states=np.array([1]))
+    return env.follow(np.tile(np.arange(4), (1, 2, 3, 1)))
+
+def assert_close(a, b):
+    np.testing.assert_allclose(a.keypoints, b.keypoints, atol=2e-3)
+    np.testing.assert_allclose(a.proprio[:, -3:], b.proprio[:, -3:], atol=2e-3)
+    np.testing.assert_array_equal(a.visibility, b.visibility)
+
+(cpu, a), (gpu, b) = make("cpu"), make("gpu")
+assert isinstance(b.keypoints, jax.Array) and isinstance(b.proprio, jax.Array)
+assert_close(a, b)
+success = np.zeros(2, bool)
+for step in range(30):
+    if step == 10:
+        saved, other = gpu.state(), make("gpu")[0]
+        other.set_state(saved)
+    action = cpu.scripted_actions()
+    a, b = cpu.step(action), gpu.step(action)
+    if step < 25:
+        assert_close(a, b)
+    if step >= 10:
+        c = other.step(action)
+        np.testing.assert_allclose(b.keypoints, c.keypoints, atol=2e-2)
+    success |= np.concatenate([a.success, b.success])
+assert success.all()
+assert_close(start(cpu), start(gpu))
+print("the same")
+"""
+
+
+@needs_maniskill
+def test_the_gpu_back_end_with_one_environment_on_the_cpu():
+    assert "the same" in run_here(ON_THE_CPU)
 
 
 @needs_maniskill

@@ -19,6 +19,7 @@ from relam_jax.keypoints.selection import SelectionConfig
 from relam_jax.logs import RunLog
 from relam_jax.training.checkpoint import Checkpoints
 from relam_jax.training.config import TrainConfig, to_json
+from relam_jax.training.loop import over_seeds
 from relam_jax.training.provenance import append_provenance
 from tests.keypoints.synthetic import record
 
@@ -109,7 +110,7 @@ def untrained_policies(out: Path, model: Path, num_seeds: int) -> Path:
     points = 2 * 2 * 4  # views, entities, keypoints
     obs_dim = points * (2 + 2 + 1) + STAGES + 1 + MetaWorldEnv.proprio_dim
     agent = make_sac(config.sac, obs_dim, MetaWorldEnv.action_dim)
-    learner = jax.jit(jax.vmap(agent.init))(jax.random.split(jax.random.key(0), num_seeds))
+    learner = jax.jit(over_seeds(agent.init))(jax.random.split(jax.random.key(0), num_seeds))
     checkpoints = Checkpoints(run)
     checkpoints.save(60, {"learner": learner._asdict()}, config)
     checkpoints.close()

@@ -35,12 +35,15 @@ class CpuSimulator:
         self.description: Description = first.receive()
 
     def reset(self, mask: np.ndarray, seeds: Int[np.ndarray, " N"]) -> Frame:
-        """Start new episodes where `mask`; rows of the result are those of the mask."""
+        """Start new episodes where `mask`; the other rows of the result are 0."""
         requests = [(rows[mask[rows]], (seeds,)) for rows in self._rows]
         frame = self._call("reset", requests)
         for row in np.flatnonzero(mask).tolist():
             self._seeds[row], self._actions[row] = seeds[row], []
-        return frame
+        whole = Frame(*(np.zeros((len(mask), *x.shape[1:]), x.dtype) for x in frame))
+        for all_rows, new in zip(whole, frame, strict=True):
+            all_rows[mask] = new
+        return whole
 
     def step(self, action: Float[np.ndarray, "N A"], repeats: Int[np.ndarray, " N"]) -> Frame:
         """Apply each action for its number of env_steps."""

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from relam_jax.geometry import Array
+
 
 class Geom(NamedTuple):
     """One visible shape, fixed on a body."""
@@ -51,11 +53,12 @@ class Description(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """N environments after a reset or an agent step; axis B bodies."""
+    """N environments after a reset or an agent step; axis B bodies. From the GPU, poses and proprio
+    are jax arrays there."""
 
-    poses: Float[np.ndarray, "N B 7"]
+    poses: Float[Array, "N B 7"]
     """float32: position (metres), quaternion wxyz."""
-    proprio: Float[np.ndarray, "N P"]
+    proprio: Float[Array, "N P"]
     """float32: joint positions (rad, m) and velocities, position of the tcp (m)."""
     reward: Float[np.ndarray, " N"]
     """the task's own normalised dense reward, summed over the agent step; 0 if not asked for."""

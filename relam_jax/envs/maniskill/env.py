@@ -1,25 +1,33 @@
-"""ManiSkill tasks as a `BatchedEnv`: one code path over a GPU simulator or many CPU ones."""
+"""ManiSkill tasks as a `BatchedEnv`: one code path over a GPU simulator or many CPU ones.
+
+On the GPU poses, proprioception and keypoints are jax arrays that never leave the card (but at
+resets, where candidates are looked up); on the CPU they are numpy arrays.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from relam_jax.envs.candidates import BodyPoints
 from relam_jax.envs.episodes import ProjectedEnv
 from relam_jax.envs.maniskill.cpu import CpuSimulator
 from relam_jax.envs.maniskill.description import Frame
 from relam_jax.envs.maniskill.experts import expert_actions
 from relam_jax.envs.maniskill.mirror import Mirror, default_entities
+from relam_jax.envs.projected import FollowedPoints
 from relam_jax.envs.protocol import EnvState
 from relam_jax.envs.scene import camera_pose
 from relam_jax.envs.shifts import NO_SHIFT, Shift
 from relam_jax.envs.simulator import MjData, MjModel
 from relam_jax.envs.tasks import TaskSpec
+from relam_jax.geometry import Array, matrices
 
 Sim = Literal["auto", "gpu", "cpu"]
 FIRST_SEED = {"train": 100_000_000, "eval": 200_000_000, "demos": 0}
@@ -43,17 +51,6 @@ def cuda_devices() -> int:
     except (OSError, subprocess.TimeoutExpired):
         return 0
     return listed.stdout.count("GPU ") if listed.returncode == 0 else 0
-
-
-def matrices(quaternion: Float[np.ndarray, "*B 4"]) -> Float[np.ndarray, "*B 9"]:
-    """Rotation matrices (rows after one another) of unit quaternions, wxyz."""
-    w, x, y, z = np.moveaxis(quaternion.astype(np.float64), -1, 0)
-    rows = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return np.stack(rows, axis=-1)
 
 
 class ManiSkillEnv(ProjectedEnv):
@@ -110,11 +107,11 @@ class ManiSkillEnv(ProjectedEnv):
             raise ValueError(f"{shift.factor}: only Meta-World's scenes can be changed")
         self.spec, self.action_repeat = spec, action_repeat
         num_workers = num_workers or os.cpu_count() or 1
-        self.sim = choose_simulator(sim)
+        self.sim, gpu = choose_simulator(sim), None
         if self.sim == "gpu":
-            from relam_jax.envs.maniskill.gpu import GpuSimulator
+            from relam_jax.envs.maniskill import gpu
 
-            self._simulator: Any = GpuSimulator(spec.env_id, num_envs, env_reward)
+            self._simulator: Any = gpu.GpuSimulator(spec.env_id, num_envs, env_reward)
             where = "a CUDA device: GPU simulation"
         else:
             self._simulator = CpuSimulator(spec.env_id, num_envs, num_workers, env_reward)
@@ -146,9 +143,10 @@ class ManiSkillEnv(ProjectedEnv):
             render_size=render_size,
             shift=shift,
         )
+        self._card = gpu.Card(self._bodies - 1, self.cameras) if gpu else None
         self._pool = pool_seeds(split, seed, num_init_states)
         shape = (num_envs, len(description.bodies), 7)
-        self._poses = np.zeros(shape, np.float32)
+        self._poses: Array = np.zeros(shape, np.float32)
         self._start_poses = np.zeros(shape, np.float32)
 
     # ---------------------------------------------------------------- episodes
@@ -156,26 +154,43 @@ class ManiSkillEnv(ProjectedEnv):
     def _begin(self, mask: Bool[np.ndarray, " N"]) -> None:
         frame = self._simulator.reset(mask, self._pool[self._init_state])
         self._take(mask, frame)
-        self._start_poses[mask] = frame.poses
+        self._start_poses[mask] = np.asarray(frame.poses)[mask]
 
     def _take(self, mask: Bool[np.ndarray, " N"], frame: Frame) -> None:
         """Take what the output needs; what is no longer finite keeps its last values."""
-        finite = np.isfinite(frame.poses).all((1, 2)) & np.isfinite(frame.proprio).all(1)
-        rows = np.flatnonzero(mask)[finite]
-        self._unstable[np.flatnonzero(mask)[~finite]] = True
-        self._poses[rows], self._proprio[rows] = frame.poses[finite], frame.proprio[finite]
-        poses = self._poses[rows][:, self._bodies - 1]
-        self._xpos[rows], self._xmat[rows] = poses[..., :3], matrices(poses[..., 3:])
+        xp = frame.poses.__array_namespace__()
+        finite = xp.isfinite(frame.poses).all((1, 2)) & xp.isfinite(frame.proprio).all(1)
+        finite = np.asarray(finite)
+        self._unstable[mask & ~finite] = True
+        taken = (mask & finite)[:, None]
+        self._poses = xp.where(taken[..., None], frame.poses, self._poses)
+        self._proprio = xp.where(taken, frame.proprio, self._proprio)
+
+    def _frames(self) -> tuple[Float[np.ndarray, "N B 3"], Float[np.ndarray, "N B 9"]]:
+        poses = self._poses[:, self._bodies - 1].astype(np.float64)
+        return poses[..., :3], matrices(poses[..., 3:])
+
+    def attach(
+        self, lifted: Sequence[BodyPoints], indices: Int[np.ndarray, "N V E K"]
+    ) -> FollowedPoints:
+        """See `ProjectedEnv.attach`; on the GPU they lie on the card."""
+        followed = super().attach(lifted, indices)
+        return followed if self._card is None else self._card.keep(followed)
+
+    def _place(self, followed: FollowedPoints) -> tuple[Array, Array, Array]:
+        if self._card is None:
+            return super()._place(followed)
+        return self._card.place(followed, self._poses)
 
     def _initial_scene(self, index: int) -> tuple[MjModel, MjData]:
         row = int(np.flatnonzero(self._init_state == index)[0])
         return self.mirror.show(self._start_poses[row])
 
     def _scene(self, row: int) -> tuple[MjModel, MjData]:
-        return self.mirror.show(self._poses[row])
+        return self.mirror.show(np.asarray(self._poses[row]))
 
     def _picture(self, row: int) -> tuple[MjModel, Float[np.ndarray, " S"]]:
-        return self.mirror.model, self.mirror.state(self._poses[row])
+        return self.mirror.model, self.mirror.state(np.asarray(self._poses[row]))
 
     def step(self, action: Float[np.ndarray, "N A"]) -> EnvState:
         """See `BatchedEnv.step`. Raises ValueError if an action is not a finite number."""
@@ -193,18 +208,19 @@ class ManiSkillEnv(ProjectedEnv):
     @property
     def poses(self) -> Float[np.ndarray, "N B 7"]:
         """Of all bodies now: metres, quaternions wxyz."""
-        return self._poses.copy()
+        return np.array(self._poses)
 
     def scripted_actions(self) -> Float[np.ndarray, "N A"]:
         """See `BatchedEnv.scripted_actions`; ValueError for a task without an expert."""
-        return expert_actions(self._simulator.description, self._poses, self._proprio)
+        poses, proprio = np.asarray(self._poses), np.asarray(self._proprio)
+        return expert_actions(self._simulator.description, poses, proprio)
 
     # ---------------------------------------------------------------- checkpoints
 
     def state(self) -> dict[str, Any]:
         """See `BatchedEnv.state`; call it after `follow`."""
         return self._episode_state() | {
-            "poses": self._poses.copy(),
+            "poses": self.poses,
             "start_poses": self._start_poses.copy(),
             "simulator": self._simulator.snapshot(self.episode_length),
         }

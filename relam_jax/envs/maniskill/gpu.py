@@ -1,22 +1,45 @@
 """N environments in one simulator on the GPU. Written after ManiSkill's documentation and source;
-it has never been run: no GPU was at hand (tests/gpu checks it where there is one).
+it has never been run on one: no GPU was at hand (tests/gpu checks it where there is one). The tests
+here run it on the CPU, where ManiSkill's batches hold one environment.
 
-Poses and proprioception of all environments (600 bytes each) are copied to the host each step,
-where the keypoints are projected by the same code as for every other simulator; physics, success
-and reward stay on the card.
+Poses and proprioception go from torch to jax on the card, and keypoints are projected there by the
+same code as for every other simulator. Over the host go actions, rewards and flags (25 bytes an
+environment).
 """
 
 from __future__ import annotations
 
-import os
+from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from relam_jax.envs.maniskill.cpu import CpuSimulator
 from relam_jax.envs.maniskill.description import Description, Frame
+from relam_jax.envs.projected import FollowedPoints, image_points
+from relam_jax.geometry import CameraPose, matrices
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")  # the simulator needs the rest
+
+def shared(tensor: Any) -> jax.Array:
+    """A torch tensor as a jax array on the same device, by DLPack: of a contiguous float32 clone,
+    which jax owns alone. (ManiSkill's tensors are views of buffers that the simulator overwrites.)
+    """
+    return jax.dlpack.from_dlpack(tensor.detach().float().contiguous().clone())
+
+
+class Card:
+    """Keypoints of poses that lie on the GPU."""
+
+    def __init__(self, rows: Int[np.ndarray, " B"], cameras: tuple[CameraPose, ...]) -> None:
+        """`rows`: of the poses, those of the bodies with candidates."""
+
+        def place(followed: FollowedPoints, poses: jax.Array) -> tuple[jax.Array, ...]:
+            bodies = poses[:, rows]
+            world = followed.world(bodies[..., :3], matrices(bodies[..., 3:]))
+            return world, *image_points(world, cameras)
+
+        self.place, self.keep = jax.jit(place), jax.device_put
 
 
 class GpuSimulator:
@@ -44,14 +67,14 @@ class GpuSimulator:
         self._seeds = np.full(num_envs, -1)
 
     def reset(self, mask: np.ndarray, seeds: Int[np.ndarray, " N"]) -> Frame:
-        """Start new episodes where `mask`; rows of the result are those of the mask."""
+        """Start new episodes where `mask`; the result is of all environments."""
         rows = np.flatnonzero(mask)
         for seed in sorted({*seeds[rows].tolist()} - {*self._states}):
             self._start.reset(np.ones(1, bool), np.array([seed]))
             self._states[seed] = self._start.states()[0]
         self._seeds[rows] = seeds[rows]
         self._set(rows, np.stack([self._states[s] for s in seeds[rows].tolist()]))
-        return Frame(*(x[rows] for x in self._frame()))
+        return self._frame()
 
     def _set(self, rows: np.ndarray, states: Float[np.ndarray, "M S"]) -> None:
         import torch  # pyright: ignore[reportMissingImports]
@@ -89,9 +112,7 @@ class GpuSimulator:
         robot = self._env.agent.robot
         proprio = torch.cat([robot.get_qpos(), robot.get_qvel(), poses[:, self._tcp, :3]], dim=1)
         nothing = np.zeros(self._num_envs, np.float32)
-        return Frame(
-            poses.float().cpu().numpy(), proprio.float().cpu().numpy(), nothing, nothing > 0
-        )
+        return Frame(shared(poses), shared(proprio), nothing, nothing > 0)
 
     def snapshot(self, longest: int) -> dict[str, np.ndarray]:
         """ManiSkill's own state vectors (N, S): all but what PhysX remembers of contacts."""

@@ -5,13 +5,8 @@ python experiments/train.py --task drawer_open --num_envs 32
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
-
-os.environ.setdefault(
-    "XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5"
-)  # leave room for a simulator on the GPU
 
 import tyro
 

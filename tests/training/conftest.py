@@ -28,7 +28,7 @@ def untrained(
     views, entities = len(view_names), len(entity_names)
     model = ModelConfig(width=16, num_heads=2, num_layers=1, num_entities=entities)
     shape = (1, 2, views, entities, 4)
-    params = AnticipationModel(model).init(
+    params = jax.jit(AnticipationModel(model).init)(
         jax.random.key(0),
         jnp.zeros((*shape, 2)),
         jnp.ones(shape, bool),

@@ -1,7 +1,8 @@
 """The batched protocol that every simulator back end follows.
 
 Axes: N environments, V views, E entities, C candidates, K keypoints an entity and view. Image
-points are `(x, y)` in image sides (see docs/architecture.md). Arrays are numpy on the host.
+points are `(x, y)` in image sides (see docs/architecture.md). Arrays are numpy on the host; on a
+GPU the keypoints, visibility and proprio of ManiSkill are jax arrays there.
 
 A back end never resets by itself: `step` returns what the last action led to, also at the end of an
 episode, and the caller resets the truncated environments (so the final observation cannot be lost).

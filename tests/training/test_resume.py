@@ -56,6 +56,7 @@ def refusal(monkeypatch, capfd, out, anticipation, *more):
     seconds."""
     script, *arguments = command(out, anticipation, *more)[1:]
     monkeypatch.setattr(sys, "argv", [script, *arguments])
+    monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as exit:
         runpy.run_path(script, run_name="__main__")
     said = capfd.readouterr().err

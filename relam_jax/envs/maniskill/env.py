@@ -107,11 +107,11 @@ class ManiSkillEnv(ProjectedEnv):
             raise ValueError(f"{shift.factor}: only Meta-World's scenes can be changed")
         self.spec, self.action_repeat = spec, action_repeat
         num_workers = num_workers or os.cpu_count() or 1
-        self.sim, gpu = choose_simulator(sim), None
+        self.sim = choose_simulator(sim)
         if self.sim == "gpu":
-            from relam_jax.envs.maniskill import gpu
+            from relam_jax.envs.maniskill.gpu import GpuSimulator
 
-            self._simulator: Any = gpu.GpuSimulator(spec.env_id, num_envs, env_reward)
+            self._simulator: Any = GpuSimulator(spec.env_id, num_envs, env_reward)
             where = "a CUDA device: GPU simulation"
         else:
             self._simulator = CpuSimulator(spec.env_id, num_envs, num_workers, env_reward)
@@ -143,7 +143,11 @@ class ManiSkillEnv(ProjectedEnv):
             render_size=render_size,
             shift=shift,
         )
-        self._card = gpu.Card(self._bodies - 1, self.cameras) if gpu else None
+        self._card = None
+        if self.sim == "gpu":
+            from relam_jax.envs.maniskill.gpu import Card
+
+            self._card = Card(self._bodies - 1, self.cameras)
         self._pool = pool_seeds(split, seed, num_init_states)
         shape = (num_envs, len(description.bodies), 7)
         self._poses: Array = np.zeros(shape, np.float32)

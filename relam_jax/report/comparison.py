@@ -7,6 +7,7 @@ as it should be.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -58,19 +59,30 @@ def comparable(result: dict[str, Any]) -> bool:
     )
 
 
-def comparison_rows(results: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
+def compared_tasks(results: Iterable[dict[str, Any]]) -> list[str]:
+    """Those that more than one reward was tried on."""
+    count = Counter(result["task"] for result in filter(comparable, results))
+    return [task for task in BUDGETS if count[task] > 1]
+
+
+def comparison_rows(results: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """A row a reward, best mean over the tasks first; "–" for what was not measured."""
+    tasks = compared_tasks(results)
     seeds: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for result in filter(comparable, results):
+    for result in (r for r in filter(comparable, results) if r["task"] in tasks):
         found = [seed for seed in result["seeds"] if seed["finished"]]
         seeds.setdefault(result["reward"], {})[result["task"]] = found
     scores = {
-        reward: {t: _of_seeds(found, _score) for t, found in tasks.items()}
-        for reward, tasks in seeds.items()
+        reward: {task: _of_seeds(found, _score) for task, found in of.items()}
+        for reward, of in seeds.items()
     }
-    means = {r: float(np.mean([s.mean() for s in tasks.values()])) for r, tasks in scores.items()}
+    means = {r: float(np.mean([s.mean() for s in of.values()])) for r, of in scores.items()}
     return [
-        (reward, *_success(scores[reward]), *_summary(seeds[reward], scores[reward]))
+        (
+            reward,
+            *(_success(scores[reward].get(task)) for task in tasks),
+            *_summary(seeds[reward], scores[reward], len(tasks)),
+        )
         for reward in sorted(seeds, key=lambda r: (-means[r], r))
     ]
 
@@ -85,19 +97,18 @@ def _score(seed: dict[str, Any]) -> float:
     return seed["evaluation"]["success_any"]
 
 
-def _success(scores: Mapping[str, Float[np.ndarray, " S"]]) -> list[str]:
-    """Mean over the seeds of each task, and how many they are."""
-    return [
-        f"{100 * scores[task].mean():.0f} ({len(scores[task])})" if task in scores else "–"
-        for task in BUDGETS
-    ]
+def _success(scores: Float[np.ndarray, " S"] | None) -> str:
+    """Mean over the seeds of a task, and how many they are."""
+    return "–" if scores is None else f"{100 * scores.mean():.0f} ({len(scores)})"
 
 
 def _summary(
-    seeds: Mapping[str, Sequence[dict[str, Any]]], scores: Mapping[str, Float[np.ndarray, " S"]]
+    seeds: Mapping[str, Sequence[dict[str, Any]]],
+    scores: Mapping[str, Float[np.ndarray, " S"]],
+    num_tasks: int,
 ) -> tuple[str, str, str]:
     """What is said only of a reward that has all tasks: IQM, area, minutes."""
-    if len(seeds) < len(BUDGETS):
+    if len(seeds) < num_tasks:
         return ("–", "–", "–")
 
     def mean(measure: Callable[[dict[str, Any]], float]) -> float:
@@ -109,13 +120,13 @@ def _summary(
     return percent(middle._asdict()), f"{100 * area:.0f}", f"{minutes:.1f}"
 
 
-def comparison_table(results: Iterable[dict[str, Any]]) -> str:
+def comparison_table(results: Sequence[dict[str, Any]]) -> str:
     """Markdown."""
-    tasks = tuple(f"{task} % (seeds)" for task in BUDGETS)
+    tasks = (f"{task} % (seeds)" for task in compared_tasks(results))
     columns = ("reward", *tasks, "IQM % [95 % CI]", "area %", "minutes")
     return markdown(columns, comparison_rows(results))
 
 
-def comparison(results: Iterable[dict[str, Any]]) -> str:
+def comparison(results: Sequence[dict[str, Any]]) -> str:
     """The table and what it says, as a page."""
     return comparison_table(results) + "\n" + NOTE

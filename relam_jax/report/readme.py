@@ -55,11 +55,10 @@ def speed_table(rows: Iterable[dict[str, Any]]) -> str:
 
 def tables(results: Path) -> dict[str, str]:
     """The README's tables by the names of their marks."""
-    metaworld = read_results(results / "metaworld")
-    found = [*metaworld, *read_results(results / "maniskill")]
+    found = [*read_results(results / "metaworld"), *read_results(results / "maniskill")]
     return {
         "success": success_table(found),
-        "rewards": comparison_table(metaworld),
+        "rewards": comparison_table(found),
         "speed": speed_table(json.loads((results / "bench.json").read_text())["rows"]),
     }
 

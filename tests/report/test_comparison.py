@@ -50,6 +50,11 @@ def test_rewards_stand_by_their_success_and_gaps_are_shown(tmp_path):
     results.append(collect_cell(other, tmp_path))
     assert not comparable(results[-1]) and all(map(comparable, few))
     relam, dense = comparison_rows(results)
-    assert relam == ("relam", *["100 (2)"] * 3, "100 [100, 100]", "50", "0.5")
-    assert dense == ("dense", *["25 (2)"] * 3, "25 [25, 25]", "50", "0.5")
-    assert comparison_rows(few)[0] == ("relam", "100 (2)", "100 (2)", *["–"] * 4)
+    assert relam == ("relam", *["100 (2)"] * 4, "100 [100, 100]", "50", "0.5")
+    assert dense == ("dense", *["25 (2)"] * 4, "25 [25, 25]", "50", "0.5")
+    assert comparison_rows(few) == [
+        ("relam", *relam[1:4], *relam[5:]),
+        ("dense", *dense[1:4], *dense[5:]),
+    ], "what one reward alone was tried on is left out"
+    sparse = [{**r, "reward": "sparse"} for r in few[:2]]
+    assert comparison_rows([*results, *sparse])[2] == ("sparse", *["25 (2)"] * 2, *["–"] * 5)

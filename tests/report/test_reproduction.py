@@ -198,7 +198,7 @@ def test_suites():
         "baselines": (24, 90),
         "ten": (10, 30),
         "tracked": (2, 6),
-        "maniskill": (2, 10),
+        "maniskill": (7, 25),
     }
     assert {c.name for f in FIGURES.values() for c in f} == set(names)
     for figure in FIGURES.values():

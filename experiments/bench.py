@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -296,25 +295,24 @@ def picture_rows(task: str, num_envs: int = 4) -> list[Row]:
         env.follow(np.zeros((num_envs, 2, 2, 1), int))
         return env
 
-    def render_all(size: int) -> None:
+    def render_all() -> None:
         for index, view in everything:
-            env.render(index, view, size)
+            env.render(index, view)
 
     env = begun("projected")
-    everything, rates = list(np.ndindex(num_envs, len(env.view_names))), {}
+    everything = list(np.ndindex(num_envs, len(env.view_names)))
     if env.render(0, 0) is None:
         env.close()
         return [Row(f"rendering {task}", None, "pictures", note="no OpenGL works here")]
-    for size in (84, 128, 256):
-        rates[size] = median_rate(partial(render_all, size), len(everything))
+    rendered = median_rate(render_all, len(everything))
     env.close()
     env = begun("tracked")
     action = np.full((num_envs, env.action_dim), 0.1, np.float32)
     rate = median_rate(lambda: env.step(action), len(everything))
     env.close()
-    share = f"stepping, rendering ({100 * rate / rates[256]:.0f} %), following 64 points"
+    share = f"stepping, rendering ({100 * rate / rendered:.0f} %), following 64 points"
     return [
-        *(Row(f"rendering {task}, {size} px", x, "pictures") for size, x in rates.items()),
+        Row(f"rendering {task}, 256 px", rendered, "pictures"),
         Row("tracked keypoints, 256 px", rate, "pictures", note=share),
     ]
 

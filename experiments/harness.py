@@ -132,7 +132,7 @@ def videos_of(cell: Cell, args: HarnessArgs) -> Path:
 def filmed(cell: Cell, args: HarnessArgs) -> tuple[object, ...]:
     """Arguments of the video model that a cell's seeds share."""
     videos, model = videos_of(cell, args), cell.video_model(args.out)
-    return ("--diffusion.videos", videos, "--diffusion.model", model)
+    return ("--videos", videos, "--diffusion.model", model)
 
 
 def seed_jobs(cell: Cell, seed: int, kept: bool, args: HarnessArgs) -> tuple[Job, Job]:

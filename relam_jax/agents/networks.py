@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 
@@ -87,8 +87,8 @@ class Encoder(nn.Module):
     features: int = 50
 
     @nn.compact
-    def __call__(self, frames: UInt8[Array, "*B H W C"]) -> Float[Array, "*B F"]:
-        """Features in (−1, 1)."""
+    def __call__(self, frames: Real[Array, "*B H W C"]) -> Float[Array, "*B F"]:
+        """Features in (−1, 1), of brightness in 0 to 255."""
         x = frames.astype(jnp.float32) / 255 - 0.5
         for stride in (2, 1, 1, 1):
             x = nn.relu(Convolution(self.channels, stride)(x))

@@ -41,8 +41,6 @@ SIZES = {
 class DiffusionConfig:
     """The model of demonstrations of `--reward diffusion`, `viper` and `keypoint_diffusion`."""
 
-    videos: str = ""
-    """Folder of the demonstrations' videos (default: videos/<task>)."""
     model: str = ""
     """Folder of the fitted model, for several runs to share (default: diffusion in the run
     folder); fitted where there is none."""

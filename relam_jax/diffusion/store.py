@@ -8,15 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import UInt8
 
-from preprocess_torch.discover import find_clips
-from preprocess_torch.video import Timing
 from relam_jax.diffusion.bins import Bins
 from relam_jax.diffusion.fit import (
     CODEC,
@@ -29,50 +25,11 @@ from relam_jax.diffusion.fit import (
     make_judge,
 )
 from relam_jax.fitting import Unfinished
-from relam_jax.keypoints.records import read_records
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.logs import RunLog
 
-NOT_THE_MODELS = ("videos", "model", "novelty", "sparse")
+NOT_THE_MODELS = ("model", "novelty", "sparse")
 """Fields of the config that change no model."""
-
-
-def demonstration_frames(
-    records: Path, videos: Path, frame_size: int
-) -> list[UInt8[np.ndarray, "_ H H 3"]]:
-    """The first view's clips of a folder of records, `frame_size` pixels a side, a frame an
-    env_step.
-
-    Raises:
-        FileNotFoundError: there are no records.
-        ValueError: their videos are not in `videos`, or others of the same name are.
-    """
-    found, out = read_records(records), []
-    hint = "name the folder of the videos that the records are of with --diffusion.videos"
-    if not videos.is_dir():
-        raise ValueError(f"this reward learns from videos, but there are none at {videos}: {hint}")
-    clips = {clip.episode_id: clip for clip in find_clips(videos)}
-    for record in found:
-        view, clip = record.view_names[0], clips.get(record.episode_id)
-        sources = [v.source for v in clip.views if v.name == view] if clip else []
-        if not sources:
-            raise ValueError(
-                f"{videos} holds no video of {record.video_id} in the view {view}: {hint}"
-            )
-        if sources[0].digest() != record.source_sha256[0]:
-            raise ValueError(
-                f"the video of {record.video_id} in {videos} is not the one that the record of "
-                f"{records} is of: {hint}"
-            )
-        frames = sources[0].read(Timing()).frames
-        if len(frames) != record.num_frames:
-            raise ValueError(
-                f"the video of {record.video_id} has {len(frames)} frames, its record "
-                f"{record.num_frames}: this reward needs records without --fps and --trim"
-            )
-        side = (frame_size, frame_size)
-        out.append(np.stack([cv2.resize(f, side, interpolation=cv2.INTER_AREA) for f in frames]))
-    return out
 
 
 def _settings(config: DiffusionConfig, stride: int, kind: str) -> dict[str, Any]:

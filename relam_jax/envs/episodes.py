@@ -63,7 +63,7 @@ class ProjectedEnv:
         self._elapsed = np.zeros(num_envs, np.int64)
         self._unstable = np.zeros(num_envs, bool)  # until the next reset
         self._proprio = np.zeros((num_envs, proprio_dim), np.float32)
-        self._renderers: dict[int, SceneRenderer] = {}  # by pixels a side
+        self._renderer: SceneRenderer | None = None
         self.why_no_picture = ""
         """what rendering failed for, if it did"""
         self._indices: np.ndarray | None = None  # (N, V, E, K): the followed candidates
@@ -211,16 +211,15 @@ class ProjectedEnv:
             )
         return self._labels[state][view]
 
-    def render(self, index: int, view: int, size: int | None = None) -> np.ndarray | None:
+    def render(self, index: int, view: int) -> np.ndarray | None:
         """(H, W, 3) uint8 image, or None where no renderer works (then never tried again)."""
-        size = size or self._render_size
         if self.why_no_picture:
             return None
         try:
             model, state = self._picture(index)
-            if size not in self._renderers:
-                self._renderers[size] = SceneRenderer(model, self.cameras, size)
-            image = self._renderers[size].render(model, state, view)
+            if self._renderer is None:
+                self._renderer = SceneRenderer(model, self.cameras, self._render_size)
+            image = self._renderer.render(model, state, view)
             return self._shift.image(image, (*self._moment(index), view))
         except Exception as error:  # a picture is never worth a training run
             logging.getLogger(__name__).warning("rendering is off: %s", error)
@@ -232,10 +231,10 @@ class ProjectedEnv:
         return int(self._init_state[index]), int(self._elapsed[index])
 
     def close(self) -> None:
-        """Free the renderers."""
-        for renderer in self._renderers.values():
-            renderer.close()
-        self._renderers.clear()
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
 
     # ---------------------------------------------------------------- checkpoints
 

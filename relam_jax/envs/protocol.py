@@ -92,9 +92,8 @@ class BatchedEnv(Protocol):
         """What a scripted expert would do now. It reads simulator state: for checks only."""
         ...
 
-    def render(self, index: int, view: int, size: int | None = None) -> np.ndarray | None:
-        """(H, W, 3) uint8 image of one environment, or None where no renderer works; `size` pixels
-        a side instead of the back end's own, unless its images are of one size."""
+    def render(self, index: int, view: int) -> np.ndarray | None:
+        """(H, W, 3) uint8 image of one environment, or None where no renderer works."""
         ...
 
     def state(self) -> dict[str, Any]:

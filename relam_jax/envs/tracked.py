@@ -148,8 +148,8 @@ class TrackedEnv:
         """There is none: experts read simulator state."""
         raise RuntimeError("no scripted expert sees pixels: use projected keypoints")
 
-    def render(self, index: int, view: int, size: int | None = None) -> np.ndarray | None:
-        """See `BatchedEnv.render`: the tracker's images, whatever the size asked for."""
+    def render(self, index: int, view: int) -> np.ndarray | None:
+        """See `BatchedEnv.render`: the tracker's images."""
         return self.cameras.image(index, view)
 
     # ---------------------------------------------------------------- checkpoints

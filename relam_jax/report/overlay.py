@@ -14,8 +14,8 @@ from relam_jax.report.along import reward_along
 from relam_jax.report.drawing import draw_points
 from relam_jax.reward.stage_machine import Goal, RewardConfig
 
-FILMED_SIDE = 256
-"""Pixels a side that are rendered, whatever the policy looks at."""
+PICTURE_SIDE = 256
+"""Pixels a side of a picture a stage."""
 VIEW_SIDE = 384
 """Pixels a side of a view in the video."""
 LINGER = 12
@@ -58,9 +58,7 @@ class Watch:
         if not self._over:
             self.states.append(EnvState(*(np.array(x[self.watched]) for x in seen)))
             views = range(len(self.env.view_names))
-            self.images.append(
-                [[self.env.render(i, v, FILMED_SIDE) for v in views] for i in self.watched]
-            )
+            self.images.append([[self.env.render(i, v) for v in views] for i in self.watched])
             earlier = [s.success for s in self.states[:-LINGER]]
             done = seen.truncated[self.watched] | np.any(earlier, axis=0)
             self._over = bool(done.all())
@@ -121,8 +119,8 @@ def stage_pictures(episode: Episode) -> UInt8[np.ndarray, "H W 3"]:
     """The first view as each subgoal that was reached for comes into force, and at the end."""
     begun = np.unique(episode.stage, return_index=True)[1]
     frames = np.unique([*begun, len(episode.stage) - 1]).tolist()
-    pictures = (_drawn(episode, t, 0, FILMED_SIDE) for t in frames)
-    gap = np.full((FILMED_SIDE, 4, 3), 255, np.uint8)
+    pictures = (_drawn(episode, t, 0, PICTURE_SIDE) for t in frames)
+    gap = np.full((PICTURE_SIDE, 4, 3), 255, np.uint8)
     return np.concatenate([part for x in pictures for part in (gap, x)][1:], axis=1)
 
 

@@ -32,7 +32,10 @@ class TrainConfig:
     of ManiSkill by its id: PickCube-v1 (the same as pick_cube), LiftPegUpright-v1."""
     data: str = ""
     """Folder of keypoint records to learn anticipation from; dacfo and keypoint_diffusion learn
-    from them too, diffusion and viper from their videos (default: data/<task>)."""
+    from them too (default: data/<task>)."""
+    videos: str = ""
+    """Folder of the videos that those are of, from which diffusion and viper learn, and dacfo with
+    rgb (default: videos/<task>)."""
     anticipation: str = ""
     """Folder of a trained anticipation model, instead of `data`."""
     out: str = ""
@@ -141,8 +144,8 @@ class TrainConfig:
 
     @property
     def videos_folder(self) -> Path:
-        """`diffusion.videos` or its default."""
-        return Path(self.diffusion.videos or f"videos/{self.task}")
+        """`videos` or its default."""
+        return Path(self.videos or f"videos/{self.task}")
 
     @property
     def video_model_folder(self) -> Path:
@@ -175,7 +178,7 @@ class TrainConfig:
             raise ValueError("--tracking.reseed is for lucas_kanade: CoTracker3 finds points again")
         if self.reward in NATS:
             make_judge(self.diffusion, self.reward)
-        if self.observation == "rgb" and self.reward in ("dacfo", *NATS):
+        if self.observation == "rgb" and self.reward in NATS:
             raise ValueError(
                 f"--reward {self.reward} is for observations without frames: choose --observation "
                 "keypoints or keypoints+proprio"

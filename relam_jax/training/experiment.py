@@ -8,10 +8,11 @@ from pathlib import Path
 from relam_jax.anticipation.fit_task import learn_anticipation
 from relam_jax.anticipation.plan import Anticipation, load_anticipation
 from relam_jax.diffusion.fit import NATS
-from relam_jax.diffusion.store import demonstration_frames, ensure_video_model
+from relam_jax.diffusion.store import ensure_video_model
 from relam_jax.keypoints.records import find_dataset
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.training.config import TrainConfig, changed_fields, from_json, to_json
+from relam_jax.training.demonstrations import demonstration_frames
 from relam_jax.training.imitation import OF_PLACES, read_places
 from relam_jax.training.loop import train
 from relam_jax.training.provenance import append_provenance

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +31,7 @@ from relam_jax.reward.stage_machine import (
     start_stage,
     success_threshold,
 )
+from relam_jax.training.demonstrations import shrunk
 from relam_jax.training.imitation import OF_PLACES, box_middle, mean_point
 
 
@@ -255,24 +255,24 @@ class GoalEnv:
 
     def _middle(self) -> np.ndarray | None:
         """Where the entities are in the first frame, if the learner is to see where they are."""
-        return box_middle(*self.candidates) if self.reward_source in OF_PLACES else None
+        of_places = self.reward_source in OF_PLACES and not self._with_sight
+        return box_middle(*self.candidates) if of_places else None
 
     def _look(self, mask: np.ndarray) -> UInt8[np.ndarray, "N V H W 3"]:
-        """What the cameras show, anew where `mask` is True. RuntimeError where no renderer
-        works."""
+        """What the cameras show, anew where `mask` is True: shrunk as the demonstrations' images
+        are, which are no smaller when recorded (rendered small, edges are harder). RuntimeError
+        where no renderer works."""
         size = self.frame_size
         shape = (self.num_envs, self._frame_views, size, size, 3)
         frames = np.zeros(shape, np.uint8) if self.frames is None else self.frames.copy()
         for index in np.flatnonzero(mask).tolist():
             for view in range(shape[1]):
-                image = self.env.render(index, view, size)
+                image = self.env.render(index, view)
                 if image is None:
                     raise RuntimeError(
                         f"this run needs pictures: {getattr(self.env, 'why_no_picture', '')}"
                     )
-                if image.shape[:2] != (size, size):
-                    image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-                frames[index, view] = image
+                frames[index, view] = shrunk(image, size)
         return frames
 
     def reset(self, mask: np.ndarray | None = None, init_states: np.ndarray | None = None) -> Any:

@@ -12,16 +12,19 @@ an entity's place is
     middle of the first frame's box + mean over the keypoints of (p(t) − p(0)).
 
 Both choose their keypoints by the same planner. Where it finds none that would stay in sight, the
-entity stands still in that view, in the demonstrations as for the policy.
+entity stands still in that view, in the demonstrations as for the policy. With
+`--observation rgb` dacfo compares what the cameras show in the place of places.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped, UInt8
 
 from relam_jax.agents.dacfo import DACfO, make_dacfo
 from relam_jax.anticipation.plan import Anticipation, Plan, make_planner
@@ -30,6 +33,7 @@ from relam_jax.keypoints.records import read_records
 from relam_jax.keypoints.schema import KeypointRecord
 from relam_jax.keypoints.selection import SelectionConfig, group_by_entity, well_seen
 from relam_jax.training.config import TrainConfig
+from relam_jax.training.demonstrations import demonstration_frames
 
 Array = Any  # numpy or jax
 OF_PLACES = ("dacfo", "keypoint_diffusion")
@@ -75,19 +79,18 @@ def demonstration_places(
 
 
 def demonstration_pairs(
-    clips: Sequence[Float[np.ndarray, "_ F"]], action_repeat: int, episode_length: int
-) -> Float[np.ndarray, "P 2 F"]:
-    """Every pair of places an agent step apart.
+    clips: Sequence[Shaped[np.ndarray, "_ *F"]], action_repeat: int, episode_length: int
+) -> Shaped[np.ndarray, "P 2 *F"]:
+    """Every pair of places, or of numbers of frames, an agent step apart.
 
     Clips show a frame an env_step. Each is held at its last frame up to `episode_length` env_steps:
     who is done stays so to the end of the episode, and a clip that ends there would teach that
     staying is the policy's (Kostrikov et al. 2019 mend the same by absorbing states).
     """
     pairs = []
-    for places in clips:
-        frames = np.arange(max(episode_length + 1, len(places))).clip(max=len(places) - 1)
-        places = places[frames]
-        pairs.append(np.stack([places[:-action_repeat], places[action_repeat:]], axis=1))
+    for clip in clips:
+        held = clip[np.arange(max(episode_length + 1, len(clip))).clip(max=len(clip) - 1)]
+        pairs.append(np.stack([held[:-action_repeat], held[action_repeat:]], axis=1))
     return np.concatenate(pairs)
 
 
@@ -108,10 +111,20 @@ def read_places(config: TrainConfig, anticipation: Anticipation) -> list[np.ndar
     return demonstration_places(records, make_planner(anticipation), anticipation.selection)
 
 
-def make_imitation(config: TrainConfig, anticipation: Anticipation) -> DACfO:
-    """The discriminator of `--reward dacfo` with the demonstrations it knows; raises as
-    `read_places` does."""
-    clips = read_places(config, anticipation)
-    return make_dacfo(
-        config.dacfo, demonstration_pairs(clips, config.action_repeat, config.episode_length)
+def make_imitation(
+    config: TrainConfig, anticipation: Anticipation
+) -> tuple[DACfO, UInt8[Array, "R H W C"] | None]:
+    """The discriminator of `--reward dacfo` with the demonstrations it knows, and their frames if
+    it is of frames; raises as `read_places` or `demonstration_frames` does."""
+    pairs = partial(
+        demonstration_pairs,
+        action_repeat=config.action_repeat,
+        episode_length=config.episode_length,
     )
+    if config.observation != "rgb":
+        return make_dacfo(config.dacfo, pairs(read_places(config, anticipation))), None
+    folders, views = (config.records_folder, config.videos_folder), anticipation.view_names
+    clips = demonstration_frames(*folders, config.frame_size, len(views))
+    frames = np.concatenate(clips)
+    numbers = np.split(np.arange(len(frames)), np.cumsum([len(clip) for clip in clips])[:-1])
+    return make_dacfo(config.dacfo, pairs(numbers), frames.shape[1:]), jnp.asarray(frames)

@@ -46,7 +46,8 @@ def make_steps(
     """The three jitted functions of the loop, over S seeds: act, mode, learn.
 
     With `imitation` the discriminator learns first, as many grad_steps as the agent, and then pays
-    for what the agent learns from; its state is None without.
+    for what the agent learns from; its state is None without. What `learn` is shown: the frames of
+    the film, and then those of the demonstrations, if there are any.
     """
     shape = (config.updates_per_iteration, config.sac.batch_size)
 
@@ -66,30 +67,32 @@ def make_steps(
         learner: Learner,
         judge: Discriminator | None,
         buffer: replay.Replay,
-        film: frames.Film | None,
+        shown: tuple[jax.Array, ...],
         key: jax.Array,
     ) -> tuple[Learner, Discriminator | None, dict]:
         keys = jax.random.split(key, config.num_seeds)
         draw = partial(
             replay.sample, shape=shape, n_step=config.sac.n_step, num_envs=config.num_envs
         )
+        film = shown[:1]
         if imitation is None:
             batches = jax.vmap(draw)(buffer, keys, gamma=learner.hyper.gamma)
-            shown = (film.frames,) if film else ()
-            learner, info = over_seeds(lambda *x: agent.update(*x, *shown))(learner, batches)
+            learner, info = over_seeds(lambda *x: agent.update(*x, *film))(learner, batches)
             return learner, None, info
 
-        reward = imitation.reward
+        reward, discriminate = imitation.reward, imitation.update
         others = jax.random.split(jax.random.fold_in(key, 1), config.num_seeds)
         pairs = (config.updates_per_iteration, config.dacfo.batch_size)
         rows = jax.vmap(partial(replay.sample, shape=pairs))(buffer, others)
-        judge, judged = over_seeds(imitation.update)(judge, rows.obs, rows.next_obs)
+        judge, judged = over_seeds(lambda *x: discriminate(*x, *shown))(
+            judge, rows.obs, rows.next_obs
+        )
 
         def draw_paid(buffer: Any, key: Any, gamma: Any, judge: Any) -> replay.Transition:
-            return draw(buffer, key, gamma=gamma, pay=partial(reward, judge))
+            return draw(buffer, key, gamma=gamma, pay=lambda *x: reward(judge, *x, *film))
 
         batches = jax.vmap(draw_paid)(buffer, keys, learner.hyper.gamma, judge)
-        learner, info = over_seeds(agent.update)(learner, batches)
+        learner, info = over_seeds(lambda *x: agent.update(*x, *film))(learner, batches)
         return learner, judge, info | judged
 
     return act, mode, learn
@@ -128,7 +131,9 @@ def train(
     env = make_goal_env(config, anticipation, config.num_seeds * config.num_envs, "train")
     eval_env = make_goal_env(config, anticipation, config.num_seeds * config.eval_episodes, "eval")
     agent = make_sac(config.sac, env.obs_dim, env.action_dim, env.frame_shape)
-    imitation = make_imitation(config, anticipation) if config.reward == "dacfo" else None
+    imitation, demonstrated = None, None
+    if config.reward == "dacfo":
+        imitation, demonstrated = make_imitation(config, anticipation)
     act, mode, learn = make_steps(config, agent, imitation)
     per_iteration = config.env_steps_per_iteration
     iterations = -(-config.total_env_steps // per_iteration)
@@ -236,7 +241,9 @@ def train(
             info = {}
             if warm and config.updates_per_iteration:  # runs while the simulators step
                 key = jax.random.fold_in(learn_key, iteration)
-                learner, judge, info = learn(learner, judge, buffer, film, key)
+                shown = () if film is None else (film.frames,)
+                shown += () if demonstrated is None else (demonstrated,)
+                learner, judge, info = learn(learner, judge, buffer, shown, key)
             stepped = time.monotonic()
             step = env.step(np.asarray(action))
             seconds["stepping"] += time.monotonic() - stepped

@@ -45,6 +45,7 @@ def make_task_env(
         **_pool(config, anticipation, split),
     )
     if anticipation.entity_names != env.entity_names:
+        env.close()
         raise ValueError(
             f"the anticipation model knows the entities {anticipation.entity_names}, but "
             f"{config.task} has {env.entity_names}: record and preprocess its own videos"

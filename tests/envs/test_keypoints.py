@@ -107,7 +107,7 @@ def test_visible_points_lie_on_their_entity_in_the_rendered_picture(env: MetaWor
     rng = np.random.default_rng(0)
     for _ in range(12):
         state = env.step(rng.uniform(-1, 1, (3, 4)))
-    scene = env._renderers[env._render_size]
+    scene = env._renderer
     assert scene is not None
     hits = []
     scene._thread.submit(scene._renderer.enable_segmentation_rendering).result()

@@ -141,7 +141,7 @@ def test_images_get_noise_and_blur():
     assert np.abs(np.diff(blurred[0, :, 0].astype(int))).max() < 20
     env, _, _ = start(Shift("image_noise", 10.0))
     if (seen := env.render(0, 1)) is not None:
-        clean = env._renderers[env._render_size].render(*env._picture(0), 1)
+        clean = env._renderer.render(*env._picture(0), 1)
         assert 5 < (seen.astype(float) - clean).std() < 11
     env.close()
 

@@ -20,7 +20,7 @@ from relam_jax.report.evaluation import (
     in_words,
     write_videos,
 )
-from relam_jax.report.overlay import FILMED_SIDE, Watch
+from relam_jax.report.overlay import PICTURE_SIDE, Watch
 from relam_jax.reward.stage_machine import Goal
 from relam_jax.training.config import TrainConfig
 from tests.report.conftest import STAGES
@@ -57,7 +57,7 @@ def test_evaluation_with_videos_and_their_report(trained, capsys):
         assert len(frames) == -(-500 // 3) + 1, "the benchmark's time, and the last state"
         assert frames[0].shape[1] == 2 * 384
         assert page.tags.count("video") == 2
-        assert Image.open(trained / "evaluation.seed1.jpg").height == FILMED_SIDE
+        assert Image.open(trained / "evaluation.seed1.jpg").height == PICTURE_SIDE
     else:  # no renderer on this machine
         assert capsys.readouterr().out.count(NO_RENDERER) == 1
         assert any("evaluate.py" in m for m in missing)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from relam_jax.report.overlay import FILMED_SIDE, Episode, stage_pictures
+from relam_jax.report.overlay import PICTURE_SIDE, Episode, stage_pictures
 
 
 @pytest.mark.parametrize(
@@ -24,5 +24,5 @@ def test_a_picture_a_stage_and_the_end(stage, shown):
         success=np.zeros(frames, bool),
     )
     pictures = stage_pictures(episode)
-    assert pictures.shape == (FILMED_SIDE, len(shown) * (FILMED_SIDE + 4) - 4, 3)
-    assert pictures[9, 9 :: FILMED_SIDE + 4, 0].tolist() == shades[shown].tolist()
+    assert pictures.shape == (PICTURE_SIDE, len(shown) * (PICTURE_SIDE + 4) - 4, 3)
+    assert pictures[9, 9 :: PICTURE_SIDE + 4, 0].tolist() == shades[shown].tolist()

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 
 from relam_jax.agents.dacfo import DACfOConfig, make_dacfo
+from relam_jax.agents.frames import Sight, stacked
 from relam_jax.anticipation.plan import Plan, make_planner
 from relam_jax.keypoints.records import read_records
 from relam_jax.keypoints.selection import SelectionConfig
 from relam_jax.training.config import TrainConfig
+from relam_jax.training.demonstrations import demonstration_frames, shrunk
 from relam_jax.training.imitation import (
     box_middle,
     demonstration_pairs,
     demonstration_places,
     make_imitation,
 )
-from relam_jax.training.task_env import make_goal_env
+from relam_jax.training.task_env import make_goal_env, make_task_env
 from tests.keypoints.synthetic import record
 
 FEATURES = 8
@@ -75,6 +77,55 @@ def test_the_reward_ranks_a_demonstration_above_a_reversed_and_a_random_one(clip
     assert mean["demonstration"] > mean["reversed"] + 0.3, mean
     assert mean["demonstration"] > mean["random"] + 1, mean
     assert mean["expert"] > mean["random"] + 1, mean
+
+
+@pytest.fixture(scope="module")
+def films(anticipation, records_folder):
+    """Frames of five demonstrations, a list; and in the simulator, of one episode of the scripted
+    expert and of one of random actions; 32 px, both views."""
+    videos = records_folder.parent / "drawer_open"
+    demonstrations = demonstration_frames(records_folder, videos, 32, 2)
+    env = make_task_env(TrainConfig(), anticipation, 1, "train")
+    rng, out = np.random.default_rng(0), []
+    for act in (env.scripted_actions, lambda: rng.uniform(-1, 1, (1, 4)).astype(np.float32)):
+        env.reset(init_states=np.zeros(1, int))
+        env.follow(np.zeros((1, 2, 2, 1), int))
+        views = []
+        for _ in range(40):
+            views.append([shrunk(env.render(0, view), 32) for view in range(2)])
+            env.step(act())
+        out.append(stacked(np.array(views)))
+    env.close()
+    return demonstrations, *out
+
+
+def test_of_frames_too_a_demonstration_ranks_above_a_reversed_and_a_random_one(films):
+    """The policy's film: random actions, and the expert's episode backwards."""
+    (*known, held_out), expert, chance = films
+    numbers = np.split(np.arange(sum(map(len, known))), np.cumsum([len(c) for c in known])[:-1])
+    dacfo = make_dacfo(DACfOConfig(), demonstration_pairs(numbers, 3, 90), (32, 32, 6))
+    film = np.concatenate([chance, expert[::-1]])
+    ends = np.arange(len(film)) % len(chance) == len(chance) - 1
+    rows = jnp.asarray(np.random.default_rng(0).choice(np.flatnonzero(~ends), size=(250, 16)))
+    now, then = (Sight(None, x) for x in (rows, rows + 1))
+    arrays = jnp.asarray(film), jnp.asarray(np.concatenate(known))
+    state, info = jax.jit(dacfo.update)(dacfo.init(jax.random.key(0)), now, then, *arrays)
+    assert info["logit_demonstrations"] > 0 > info["logit_policy"]
+
+    def paid(frames, step):
+        now = np.arange(max(0, -step), len(frames) - max(0, step))
+        sights = (Sight(None, jnp.asarray(x)[None]) for x in (now, now + step))
+        return float(dacfo.reward(state, *sights, jnp.asarray(frames)).mean())
+
+    mean = {
+        "demonstration": paid(held_out, 3),
+        "reversed": paid(held_out, -3),
+        "random": paid(chance, 1),
+        "expert": paid(expert, 1),
+    }
+    assert mean["demonstration"] > mean["reversed"] + 0.3, mean
+    assert mean["demonstration"] > mean["random"] + 0.5, mean
+    assert mean["expert"] > mean["random"] + 0.3, mean
 
 
 def everything(points, visibility):

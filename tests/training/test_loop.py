@@ -35,13 +35,13 @@ def test_act_and_learn_are_traced_exactly_once_in_a_run(
         return agent._replace(act=act, update=update)
 
     def counted_imitation(*args):
-        made = imitation(*args)
+        made, frames = imitation(*args)
 
         def update(*a):
             traces["discriminate"] += 1
             return made.update(*a)
 
-        return made._replace(update=update)
+        return made._replace(update=update), frames
 
     monkeypatch.setattr(loop, "make_sac", counted)
     monkeypatch.setattr(loop, "make_imitation", counted_imitation)

@@ -93,14 +93,17 @@ def assert_same(a, b, path=""):
 def options(records_folder):
     """Arguments of each kind of run."""
     records = f"--data={records_folder}"
-    videos = f"--diffusion.videos={records_folder.parent / 'drawer_open'}"
+    videos = f"--videos={records_folder.parent / 'drawer_open'}"
     steps = ["--diffusion.vq_steps=20", "--diffusion.fit_steps=20", "--diffusion.batch_size=4"]
     return {
         "relam": [],
         "dacfo": ["--reward=dacfo", records],
         "diffusion": ["--reward=diffusion", records, videos, *steps],
         "keypoint_diffusion": ["--reward=keypoint_diffusion", records, *steps],
-        "rgb": ["--observation=rgb", "--sac.batch_size=2", "--utd=0.1", "--replay_capacity=40"],
+        "rgb": [
+            *("--observation=rgb", "--sac.batch_size=2", "--utd=0.1", "--replay_capacity=40"),
+            *("--reward=dacfo", "--dacfo.batch_size=2", records, videos),
+        ],
     }
 
 
@@ -145,7 +148,7 @@ def test_kill_nine_and_resume_equals_an_uninterrupted_run(
     (step, a), (other, b) = final_state(whole), final_state(out)
     assert step == other == 960
     assert_same(a, b)
-    assert ("discriminator" in a) == (kind == "dacfo")
+    assert ("discriminator" in a) == (kind in ("dacfo", "rgb"))
     assert ("shift" in a["env"]) == (kind in ("dacfo", "keypoint_diffusion"))
     assert ("frames" in a["env"]) == (kind in ("diffusion", "rgb"))
     assert ("film" in a) == (kind == "rgb")
@@ -193,7 +196,7 @@ def test_an_existing_run_is_neither_overwritten_nor_silently_changed(
         (["--anticipation=/nonexistent"], "no anticipation model at"),
         (["--reward=dacfo", "--data=/nonexistent"], "there is no data set at /nonexistent"),
         (["--reward=diffusion", "--data=/nonexistent"], "there is no data set at /nonexistent"),
-        (["--reward=dacfo", "--observation=rgb"], "is for observations without frames"),
+        (["--reward=viper", "--observation=rgb"], "is for observations without frames"),
         (["--observation=rgb", "--replay_capacity=1000000"], "would take 85 GB, more than 16"),
         (["--reward=oracle", "--keypoints=tracked"], "--reward oracle needs --keypoints projected"),
         (["--tracking.reseed"], "add --keypoints tracked"),

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from relam_jax.diffusion.fit import DiffusionConfig
-from relam_jax.diffusion.store import demonstration_frames, ensure_video_model
+from relam_jax.diffusion.store import ensure_video_model
 from relam_jax.training.config import TrainConfig
+from relam_jax.training.demonstrations import demonstration_frames
 from relam_jax.training.experiment import run_video_model
 from relam_jax.training.imitation import read_places
 from relam_jax.training.task_env import make_goal_env
@@ -47,7 +48,7 @@ def test_demonstrations_look_like_the_simulator(config, records_folder, anticipa
     env = make_goal_env(config, anticipation, 4, "train")
     shown = env.frames[:, 0].astype(float).mean(0)
     filmed = np.mean([clip[0] for clip in clips], axis=0)
-    assert np.abs(shown - filmed).mean() < 8
+    assert np.abs(shown - filmed).mean() < 3
     env.env.close()
 
 

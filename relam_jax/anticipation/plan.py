@@ -57,7 +57,7 @@ class Anticipation:
     sides."""
     group_error: tuple[tuple[tuple[float, ...], ...], ...]
     """S x V x E: the same as the reward sees it: the mean over the points of an entity in a view,
-    median over clips never trained on."""
+    median over clips never trained on; 0 where none of them was followed."""
     params: Any
 
 
@@ -151,6 +151,7 @@ def make_planner(anticipation: Anticipation) -> Planner:
     exempt = np.isin(anticipation.entity_names, anticipation.selection.goal_entities)
     stages, params = anticipation.num_stages, anticipation.params
     error = jnp.asarray(anticipation.group_error)
+    followed = (error > 0).any(0)[..., None]
 
     def choose_one(start: Array, seen: Array, subgoals: Array) -> tuple[Array, Array]:
         track = jnp.concatenate([start[None], subgoals])
@@ -165,10 +166,11 @@ def make_planner(anticipation: Anticipation) -> Planner:
         last = jnp.where((stop > 0).any(1), jnp.argmax(stop > 0, axis=1), stages - 1)
         row = jnp.minimum(jnp.arange(stages), last[:, None])
         subgoals = jnp.take_along_axis(subgoals, row[:, :, None, None, None, None], axis=1)
-        # an entity that will be hidden in a view must not vanish from it: the other views alone may
-        # not say how far away it is, and without any the reward would not know it
-        entity_seen = in_sight.any(-1, keepdims=True)
-        eligible = jnp.where(entity_seen, in_sight, visibility)
+        # an entity that will be hidden in a view must not vanish from it, if it was ever followed
+        # there: the other views alone may not say how far away it is, and without any the reward
+        # would not know it
+        hidden, nowhere = ~in_sight.any(-1, keepdims=True), ~in_sight.any((1, 3), keepdims=True)
+        eligible = jnp.where(hidden & (followed | nowhere), visibility, in_sight)
         indices, valid = jax.vmap(choose_one)(points, eligible, subgoals)
         chosen = jnp.take_along_axis(subgoals, indices[:, None, ..., None], axis=4)
         start = jnp.take_along_axis(points, indices[..., None], axis=3)

@@ -100,7 +100,8 @@ def make_observe(
 def goal_of(plan: Plan, entity_names: Sequence[str], shaping: RewardConfig) -> Goal:
     """A batch of plans as the reward needs them."""
     effector = np.array([name == shaping.effector for name in entity_names])
-    motion = stage_motion(plan.start, plan.subgoals)
+    in_plan = plan.valid.any(-1)[:, None]  # what is left out of a view is not to move there
+    motion = jnp.where(in_plan, stage_motion(plan.start, plan.subgoals), 0.0)
     means = is_means(motion, effector, shaping)
     threshold = success_threshold(plan.error, motion, shaping)
     threshold = jnp.where(means, shaping.effector_slack, 1.0) * threshold

@@ -6,12 +6,14 @@ from functools import partial
 from importlib.util import find_spec
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relam_jax.reward.stage_machine import level
+from relam_jax.anticipation.plan import Plan
+from relam_jax.reward.stage_machine import RewardConfig, level
 from relam_jax.training.config import TrainConfig
-from relam_jax.training.goal_env import GoalEnv
+from relam_jax.training.goal_env import GoalEnv, goal_of
 from relam_jax.training.task_env import make_goal_env
 from tests.training.conftest import untrained
 
@@ -55,6 +57,24 @@ def test_only_the_gripper_must_have_been_near_what_it_goes_by(env):
     reach, gripper = np.asarray(env.goal.reach), env.env.entity_names.index("gripper")
     assert np.isfinite(reach[..., gripper]).all()
     assert np.isinf(np.delete(reach, gripper, axis=-1)).all()
+
+
+def test_what_is_left_out_of_a_view_does_not_make_the_hand_a_means():
+    points = np.full((1, 2, 2, 4, 2), 0.5, np.float32)
+    subgoals = (
+        points[:, None] + 0.1 * np.array([[1, 1], [1, 0]])[:, :, None, None]
+    )  # (view, entity)
+    valid = np.ones((1, 2, 2, 4), bool)
+    rest = (np.ones(1, int), np.full((1, 1, 2, 2), 0.001))
+    plan = Plan(*map(jnp.asarray, (np.zeros(valid.shape, int), valid, points, subgoals, *rest)))
+    out = plan._replace(valid=valid & np.array([[1, 0], [1, 1]])[:, :, None])
+    names, config = ("gripper", "object"), RewardConfig()
+    seen, unseen = (goal_of(p, names, config) for p in (plan, out))
+    np.testing.assert_allclose(seen.weight[0, 0], [[config.effector_weight, 1]] * 2)
+    np.testing.assert_allclose(unseen.weight, 1)
+    strict, cap = config.success_floor, config.success_cap
+    np.testing.assert_allclose(unseen.threshold[0, 0], [[strict, cap]] * 2)
+    np.testing.assert_allclose(seen.threshold[0, 0, :, 0], config.effector_slack * strict)
 
 
 def test_without_proprioception_the_observation_ends_with_the_stage(anticipation):

@@ -64,7 +64,7 @@ def test_evaluation_with_videos_and_their_report(trained, capsys):
 
 
 def test_a_machine_without_renderer_gives_one_notice(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(MetaWorldEnv, "render", lambda self, index, view, size: None)
+    monkeypatch.setattr(MetaWorldEnv, "render", lambda self, index, view: None)
     watch = Watch(make_env("drawer_open", 2, seed=0, episode_length=6), [0, 1])
     watch.reset()
     watch.follow(np.tile(np.arange(4), (2, 2, 2, 1)))

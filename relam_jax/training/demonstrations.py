@@ -15,9 +15,9 @@ from relam_jax.keypoints.records import read_records
 
 
 def demonstration_frames(
-    records: Path, videos: Path, frame_size: int, num_views: int = 1
+    records: Path, videos: Path, frame_size: int, view_names: tuple[str, ...] = ()
 ) -> list[UInt8[np.ndarray, "_ H H C"]]:
-    """The clips of a folder of records in their first views, which are stacked as channels,
+    """The clips of a folder of records in these views, or in their first one, stacked as channels,
     `frame_size` pixels a side, a frame an env_step.
 
     Raises:
@@ -30,15 +30,14 @@ def demonstration_frames(
     clips, out = {clip.episode_id: clip for clip in find_clips(videos)}, []
     for record in read_records(records):
         clip, views = clips.get(record.episode_id), []
-        for view, digest in list(zip(record.view_names, record.source_sha256, strict=True))[
-            :num_views
-        ]:
+        digests = dict(zip(record.view_names, record.source_sha256, strict=True))
+        for view in view_names or record.view_names[:1]:
             sources = [v.source for v in clip.views if v.name == view] if clip else []
             if not sources:
                 raise ValueError(
                     f"{videos} holds no video of {record.video_id} in the view {view}: {hint}"
                 )
-            if sources[0].digest() != digest:
+            if sources[0].digest() != digests.get(view):
                 raise ValueError(
                     f"the video of {record.video_id} in {videos} is not the one that the record of "
                     f"{records} is of: {hint}"

@@ -123,8 +123,8 @@ def make_imitation(
     )
     if config.observation != "rgb":
         return make_dacfo(config.dacfo, pairs(read_places(config, anticipation))), None
-    folders, views = (config.records_folder, config.videos_folder), anticipation.view_names
-    clips = demonstration_frames(*folders, config.frame_size, len(views))
+    folders = config.records_folder, config.videos_folder
+    clips = demonstration_frames(*folders, config.frame_size, anticipation.view_names)
     frames = np.concatenate(clips)
     numbers = np.split(np.arange(len(frames)), np.cumsum([len(clip) for clip in clips])[:-1])
     return make_dacfo(config.dacfo, pairs(numbers), frames.shape[1:]), jnp.asarray(frames)

@@ -84,7 +84,7 @@ def films(anticipation, records_folder):
     """Frames of five demonstrations, a list; and in the simulator, of one episode of the scripted
     expert and of one of random actions; 32 px, both views."""
     videos = records_folder.parent / "drawer_open"
-    demonstrations = demonstration_frames(records_folder, videos, 32, 2)
+    demonstrations = demonstration_frames(records_folder, videos, 32, ("cam0", "cam1"))
     env = make_task_env(TrainConfig(), anticipation, 1, "train")
     rng, out = np.random.default_rng(0), []
     for act in (env.scripted_actions, lambda: rng.uniform(-1, 1, (1, 4)).astype(np.float32)):

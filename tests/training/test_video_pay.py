@@ -31,6 +31,10 @@ def test_frames_are_those_of_the_records(records_folder, tmp_path):
     videos = records_folder.parent / "drawer_open"
     clips = demonstration_frames(records_folder, videos, 64)
     assert len(clips) == 5 and clips[0].shape[1:] == (64, 64, 3) and clips[0].std() > 10
+    both = demonstration_frames(records_folder, videos, 64, ("cam1", "cam0"))
+    np.testing.assert_array_equal(both[0][..., 3:], clips[0])
+    with pytest.raises(ValueError, match="holds no video of drawer_open/000 in the view cam2"):
+        demonstration_frames(records_folder, videos, 64, ("cam2",))
     with pytest.raises(ValueError, match=r"learns from videos, but there are none at .*none"):
         demonstration_frames(records_folder, tmp_path / "none", 64)
     (tmp_path / "000.cam0.mp4").symlink_to(videos / "001.cam0.mp4")

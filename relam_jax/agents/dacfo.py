@@ -77,7 +77,7 @@ class Logit(nn.Module):
 
     @nn.compact
     def __call__(self, pair: Float[Array, "..."]) -> Float[Array, "..."]:
-        """(…) of the outcome of `as_input` (…, D) or `side_by_side` (…, H, W, D)."""
+        """(…) of the outcome of `as_input` (…, D) or `as_image` (…, H, W, D)."""
         features = Encoder()(255 * pair) if self.of_frames else pair
         return nn.Dense(1)(MLP(self.widths)(features))[..., 0]
 
@@ -88,7 +88,7 @@ def as_input(now: Float[Array, "*B F"], then: Float[Array, "*B F"]) -> Float[Arr
     return jnp.concatenate([10 * (now - 0.5), 100 * (then - now)], axis=-1)
 
 
-def side_by_side(
+def as_image(
     frames: UInt8[Array, "R H W C"],
     now: Int[Array, " B"],
     then: Int[Array, " B"],
@@ -119,7 +119,7 @@ def make_dacfo(
         return obs[..., -pairs.shape[-1] :] if frame_shape is None else obs.frames
 
     def shown(now: Array, then: Array, frames: Array | None, key: Any = None) -> Array:
-        return as_input(now, then) if frames is None else side_by_side(frames, now, then, key)
+        return as_input(now, then) if frames is None else as_image(frames, now, then, key)
 
     def init(key: PRNGKeyArray) -> Discriminator:
         key, now = jax.random.split(key)

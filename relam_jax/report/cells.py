@@ -22,7 +22,9 @@ from relam_jax.training.config import TrainConfig, to_json
 from relam_jax.training.provenance import read_provenance
 
 BUDGETS = {
-    **{"drawer_open": 40_000, "door_open": 60_000, "button_press": 40_000},
+    "drawer_open": 40_000,
+    "door_open": 60_000,
+    "button_press": 40_000,
     "push_cube": 40_000,
 }
 """env_steps a seed of the tasks that rewards are compared on: three of Meta-World, one of
@@ -137,7 +139,8 @@ def _suites() -> dict[str, tuple[Cell, ...]]:
             for cell in pixels[:2]
         ],
         "maniskill": [
-            *(cube, Cell("pick_cube", 120_000)),
+            cube,
+            Cell("pick_cube", 120_000),
             *(
                 replace(cube, reward=r, num_seeds=3)
                 for r in ("dense", "sparse", "final", "dacfo", "oracle")

@@ -24,7 +24,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Shaped, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from relam_jax.agents.dacfo import DACfO, make_dacfo
 from relam_jax.anticipation.plan import Anticipation, Plan, make_planner
@@ -94,6 +94,12 @@ def demonstration_pairs(
     return np.concatenate(pairs)
 
 
+def frame_numbers(clips: Sequence[Shaped[np.ndarray, "_ *F"]]) -> list[Int[np.ndarray, " _"]]:
+    """Of each clip, once all are one after the other."""
+    lengths = [len(clip) for clip in clips]
+    return np.split(np.arange(sum(lengths)), np.cumsum(lengths)[:-1])
+
+
 def read_places(config: TrainConfig, anticipation: Anticipation) -> list[np.ndarray]:
     """`demonstration_places` of the run's records.
 
@@ -125,6 +131,5 @@ def make_imitation(
         return make_dacfo(config.dacfo, pairs(read_places(config, anticipation))), None
     folders = config.records_folder, config.videos_folder
     clips = demonstration_frames(*folders, config.frame_size, anticipation.view_names)
-    frames = np.concatenate(clips)
-    numbers = np.split(np.arange(len(frames)), np.cumsum([len(clip) for clip in clips])[:-1])
-    return make_dacfo(config.dacfo, pairs(numbers), frames.shape[1:]), jnp.asarray(frames)
+    dacfo = make_dacfo(config.dacfo, pairs(frame_numbers(clips)), clips[0].shape[1:])
+    return dacfo, jnp.asarray(np.concatenate(clips))

@@ -18,6 +18,7 @@ from relam_jax.training.imitation import (
     box_middle,
     demonstration_pairs,
     demonstration_places,
+    frame_numbers,
     make_imitation,
 )
 from relam_jax.training.task_env import make_goal_env, make_task_env
@@ -102,8 +103,8 @@ def films(anticipation, records_folder):
 def test_of_frames_too_a_demonstration_ranks_above_a_reversed_and_a_random_one(films):
     """The policy's film: random actions, and the expert's episode backwards."""
     (*known, held_out), expert, chance = films
-    numbers = np.split(np.arange(sum(map(len, known))), np.cumsum([len(c) for c in known])[:-1])
-    dacfo = make_dacfo(DACfOConfig(), demonstration_pairs(numbers, 3, 90), (32, 32, 6))
+    pairs = demonstration_pairs(frame_numbers(known), 3, 90)
+    dacfo = make_dacfo(DACfOConfig(), pairs, (32, 32, 6))
     film = np.concatenate([chance, expert[::-1]])
     ends = np.arange(len(film)) % len(chance) == len(chance) - 1
     rows = jnp.asarray(np.random.default_rng(0).choice(np.flatnonzero(~ends), size=(250, 16)))

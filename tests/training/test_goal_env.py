@@ -61,9 +61,8 @@ def test_only_the_gripper_must_have_been_near_what_it_goes_by(env):
 
 def test_what_is_left_out_of_a_view_does_not_make_the_hand_a_means():
     points = np.full((1, 2, 2, 4, 2), 0.5, np.float32)
-    subgoals = (
-        points[:, None] + 0.1 * np.array([[1, 1], [1, 0]])[:, :, None, None]
-    )  # (view, entity)
+    moves = np.array([[1, 1], [1, 0]])  # (view, entity)
+    subgoals = points[:, None] + 0.1 * moves[:, :, None, None]
     valid = np.ones((1, 2, 2, 4), bool)
     rest = (np.ones(1, int), np.full((1, 1, 2, 2), 0.001))
     plan = Plan(*map(jnp.asarray, (np.zeros(valid.shape, int), valid, points, subgoals, *rest)))

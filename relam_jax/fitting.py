@@ -117,7 +117,8 @@ def descend(
     if kept:
         done, state = kept.steps(name), kept.restore(name, state)
     carry, best, least, stale = state
-    carry = jax.tree.map(jnp.copy, carry)  # it is donated, and `best` may be a part of it
+    # copied as it is donated, and `best` may be a part of it
+    carry, best = jax.tree.map(jnp.copy, (carry, best))
 
     def over() -> bool:
         return bool(done >= num_steps or (patience is not None and stale >= patience))

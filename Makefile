@@ -60,7 +60,7 @@ bench-workers: setup ## what tracking costs with 1 and 2 workers, and 10,000 hou
 compare-perception: setup ## motion masks, label images, true tracks: from pixel error to anticipation error
 	$(PY) experiments/compare_perception.py
 
-reproduce-metaworld: setup ## the Meta-World table: REPRODUCE_ARGS="--suite main|observation|baselines|ten|tracked|all"
+reproduce-metaworld: setup ## the Meta-World table: REPRODUCE_ARGS="--suite main|one_view|baselines|ten|tracked|all"
 	$(PY) experiments/reproduce.py $(REPRODUCE_ARGS)
 
 reproduce-maniskill: ## the ManiSkill table: push_cube, pick_cube (adds ManiSkill to .venv first)

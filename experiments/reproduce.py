@@ -25,9 +25,7 @@ from relam_jax.report.reproduction import write_summary
 class Args(HarnessArgs):
     """Arguments of the command line."""
 
-    suite: Literal["main", "observation", "baselines", "ten", "tracked", "maniskill", "all"] = (
-        "main"
-    )
+    suite: Literal["main", "one_view", "baselines", "ten", "tracked", "maniskill", "all"] = "main"
     """Which cells; all: those of Meta-World."""
     tasks: str = ""
     """Only these tasks of the suite, comma separated."""

@@ -120,11 +120,11 @@ class Cell:
 
 def _suites() -> dict[str, tuple[Cell, ...]]:
     *three, cube = (Cell(task, budget) for task, budget in BUDGETS.items())
+    alone = [replace(cell, observation="keypoints") for cell in three]
     pixels = [replace(cell, tracker="lucas_kanade") for cell in three]
-    variants = ({"observation": "keypoints"}, {"views": 1})
     suites = {
-        "main": [c for pair in zip(three, pixels, strict=True) for c in pair],
-        "observation": [replace(cell, **variant) for variant in variants for cell in three],
+        "main": [c for triple in zip(alone, three, pixels, strict=True) for c in triple],
+        "one_view": [replace(cell, views=1) for cell in three],
         "baselines": [
             *(replace(c, reward=r) for r in ("dense", "sparse", "final") for c in three),
             *(
@@ -154,11 +154,10 @@ SUITES = _suites()
 
 
 def default_setting(result: dict[str, Any]) -> bool:
-    """Whether a cell's result is of two views, projected keypoints and proprioception, and no
-    variant."""
-    setting = {"views": 2, "keypoints": "projected", "observation": "keypoints+proprio"}
+    """Whether a cell's result is of two views and projected keypoints, and no variant."""
+    setting = {"views": 2, "keypoints": "projected", "variant": ""}
     # results of a version before a field existed are of the field's default
-    return all(result.get(k, v) == v for k, v in (setting | {"variant": ""}).items())
+    return all(result.get(k, v) == v for k, v in setting.items())
 
 
 def first_reaching(

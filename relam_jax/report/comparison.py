@@ -53,6 +53,7 @@ def comparable(result: dict[str, Any]) -> bool:
     """Whether a cell's result is of the setting in which all rewards are compared."""
     return (
         default_setting(result)
+        and result["observation"] == "keypoints+proprio"
         and result["tracker"] == "truth"
         and result["env_steps"] == BUDGETS.get(result["task"])
         and bool(result["finished_seeds"])

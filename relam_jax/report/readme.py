@@ -19,14 +19,15 @@ from relam_jax.report.tables import markdown, percent
 
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = (
-    *("task", "demonstrations", "seeds × episodes", "env_steps", "success % [95 % CI]"),
+    *("task", "observation", "demonstrations", "seeds × episodes", "env_steps"),
+    "success % [95 % CI]",
     "95 % first reached after (seeds)",
 )
 TRACKERS = {"truth": "true tracks", "lucas_kanade": "Lucas-Kanade"}
 
 
 def success_table(results: Iterable[dict[str, Any]]) -> str:
-    """Markdown: a row a task and tracker, of the settings that are the default."""
+    """Markdown: a row a task, observation and tracker, of the settings that are the default."""
     return markdown(
         COLUMNS, [_row(r) for r in results if r["reward"] == "relam" and default_setting(r)]
     )
@@ -35,6 +36,7 @@ def success_table(results: Iterable[dict[str, Any]]) -> str:
 def _row(result: dict[str, Any]) -> tuple[str, ...]:
     return (
         result["task"],
+        result["observation"].replace("+", " + "),
         TRACKERS[result["tracker"]],
         evaluated(result),
         f"{result['env_steps'] / 1000:.0f} k",

@@ -25,7 +25,7 @@ LEARNED = tuple(cell for cell in SUITES["baselines"] if cell.reward in ("dacfo",
 FIGURES = {
     "main": SUITES["main"] + tuple(cell for cell in SUITES["baselines"] if cell not in LEARNED),
     "learned": TRUE + LEARNED,
-    "observation": TRUE + SUITES["observation"],
+    "observation": TRUE + SUITES["one_view"],
     "ten": SUITES["ten"],
     "tracked": SUITES["tracked"],
     "maniskill": SUITES["maniskill"],

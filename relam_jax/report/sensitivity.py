@@ -65,7 +65,7 @@ FACTORS = (
         "num_clips",
         "demonstrations trained on (0: all that are not held out)",
         "--fit.num_clips",
-        (1, 5, 10, 0),
+        (1, 5, 10, 20, 0),
     ),
     Factor(
         "success_floor",

@@ -193,8 +193,8 @@ def test_suites():
     names = [cell.name for cell in cells]
     assert len(set(names)) == len(names)
     assert {k: (len(v), sum(c.num_seeds for c in v)) for k, v in SUITES.items()} == {
-        "main": (6, 30),
-        "observation": (6, 30),
+        "main": (9, 45),
+        "one_view": (3, 15),
         "baselines": (24, 90),
         "ten": (10, 30),
         "tracked": (2, 6),

@@ -35,6 +35,8 @@ TEN = (
     *("window_open", "window_close", "drawer_close", "door_close", "button_press_wall"),
     *("faucet_close", "handle_press", "coffee_button", "push", "lever_pull"),
 )
+PUBLISHED = ("--diffusion.novelty", "0.95", "--diffusion.sparse", "1")
+"""Diffusion Reward's own weights: it reads the success flag."""
 MODEL_ARGS = ("--selection.", "--keyframes.", "--fit.")
 """Arguments of experiments/train.py that make another anticipation model."""
 LEVELS = (50, 95)
@@ -132,6 +134,10 @@ def _suites() -> dict[str, tuple[Cell, ...]]:
                 for r in ("dacfo", "diffusion", "viper", "keypoint_diffusion", "oracle")
                 for c in three
             ),
+            *(
+                replace(c, reward="diffusion", num_seeds=3, train_args=PUBLISHED, variant="flag")
+                for c in three
+            ),
         ],
         "ten": [Cell(task, 200_000 if task in SLOW else 48_000, num_seeds=3) for task in TEN],
         "tracked": [
@@ -154,10 +160,15 @@ SUITES = _suites()
 
 
 def default_setting(result: dict[str, Any]) -> bool:
-    """Whether a cell's result is of two views and projected keypoints, and no variant."""
-    setting = {"views": 2, "keypoints": "projected", "variant": ""}
+    """Whether a cell's result is of two views and projected keypoints."""
+    setting = {"views": 2, "keypoints": "projected"}
     # results of a version before a field existed are of the field's default
     return all(result.get(k, v) == v for k, v in setting.items())
+
+
+def reward_name(result: dict[str, Any]) -> str:
+    """The reward of a cell's result, and which variant of it."""
+    return ", ".join(word for word in (result["reward"], result.get("variant", "")) if word)
 
 
 def first_reaching(

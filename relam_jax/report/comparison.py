@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import trim_mean
 
-from relam_jax.report.cells import BUDGETS, default_setting
+from relam_jax.report.cells import BUDGETS, default_setting, reward_name
 from relam_jax.report.statistics import LEVEL, RESAMPLES, Interval
 from relam_jax.report.tables import markdown, percent
 
@@ -25,7 +25,8 @@ proprioception, and whose demonstrations had true tracks. A task's column: succe
 seeds at the end of the budget. IQM: interquartile mean over tasks × seeds, %, with 95 % stratified
 bootstrap interval over seeds (Agarwal et al. 2021), only where a reward has all tasks. Area: mean
 success, %, over the evaluations of training, by the trapezoid rule, the mean over tasks. Minutes:
-of training and evaluating a seed, mean over tasks.
+of training and evaluating a seed, mean over tasks. "diffusion, flag": with the weights of the
+published reward, in which the simulator's success flag is paid too.
 """
 
 
@@ -72,7 +73,7 @@ def comparison_rows(results: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     seeds: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for result in (r for r in filter(comparable, results) if r["task"] in tasks):
         found = [seed for seed in result["seeds"] if seed["finished"]]
-        seeds.setdefault(result["reward"], {})[result["task"]] = found
+        seeds.setdefault(reward_name(result), {})[result["task"]] = found
     scores = {
         reward: {task: _of_seeds(found, _score) for task, found in of.items()}
         for reward, of in seeds.items()

@@ -13,7 +13,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from relam_jax.diffusion.fit import NATS
 from relam_jax.keypoints.tfrecord import write_atomic
-from relam_jax.report.cells import INTERVAL, LEVELS, SUITES, read_results
+from relam_jax.report.cells import INTERVAL, LEVELS, SUITES, read_results, reward_name
 from relam_jax.report.comparison import comparable, comparison
 from relam_jax.report.curves import tracker_plots
 from relam_jax.report.svg import INK, SIZE, panel, run_colour, to_svg
@@ -74,7 +74,7 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
     return (
         *(
             result["task"],
-            result["reward"],
+            reward_name(result),
             result.get("keypoints", "projected"),
             str(result["views"]),
         ),

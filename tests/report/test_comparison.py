@@ -56,5 +56,5 @@ def test_rewards_stand_by_their_success_and_gaps_are_shown(tmp_path):
         ("relam", *relam[1:4], *relam[5:]),
         ("dense", *dense[1:4], *dense[5:]),
     ], "what one reward alone was tried on is left out"
-    sparse = [{**r, "reward": "sparse"} for r in few[:2]]
-    assert comparison_rows([*results, *sparse])[2] == ("sparse", *["25 (2)"] * 2, *["–"] * 5)
+    flag = [{**r, "variant": "flag"} for r in few[:2]]
+    assert comparison_rows([*results, *flag])[2] == ("dense, flag", *["25 (2)"] * 2, *["–"] * 5)

@@ -195,7 +195,7 @@ def test_suites():
     assert {k: (len(v), sum(c.num_seeds for c in v)) for k, v in SUITES.items()} == {
         "main": (9, 45),
         "one_view": (3, 15),
-        "baselines": (24, 90),
+        "baselines": (27, 99),
         "ten": (10, 30),
         "tracked": (2, 6),
         "maniskill": (7, 25),

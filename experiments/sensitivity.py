@@ -4,7 +4,7 @@
 
 Demonstrations are recorded and tracked once; settings and seeds run side by side, one process a
 core. Kill it at any moment: the same command goes on where it was. Tables and figures are written
-to results/sensitivity/<task> as settings finish.
+to results/sensitivity/<task>-<tracker> as settings finish.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from harness import HarnessArgs, carry_out, joined
@@ -38,12 +39,14 @@ class Args(HarnessArgs):
 
     task: str = "drawer_open"
     """A Meta-World task."""
+    tracker: Literal["truth", "lucas_kanade"] = "truth"
+    """Of the demonstrations; truth: the simulator's own, in which Θ finds no false tracks."""
     factors: str = ",".join(factor.name for factor in FACTORS)
     """Which, comma separated."""
     seeds: int = 2
     """Seeds a setting."""
     results: Path = Path("results/sensitivity")
-    """Folder of the tasks' tables, figures and raw logs."""
+    """Folder of the tables, figures and raw logs of each task and tracker."""
 
 
 def chosen_settings(args: Args) -> Settings:
@@ -59,7 +62,8 @@ def chosen_settings(args: Args) -> Settings:
     if not names:
         raise ValueError(f"--factors names none: there are {', '.join(known)}")
     budget = args.total_env_steps or BUDGETS.get(args.task, 48_000)
-    base, task = Cell(args.task, budget, num_seeds=args.seeds), ["--task", args.task]
+    base = Cell(args.task, budget, tracker=args.tracker, num_seeds=args.seeds)
+    task = ["--task", args.task]
     cells, settings = {parse(task)[0]: base}, {}
     for factor in FACTORS:  # the chosen or not, so that a cell's name does not depend on the choice
         settings[factor.name] = []
@@ -93,7 +97,7 @@ def summarise(settings: Settings, args: Args, results: Path) -> None:
 def main() -> None:
     """Command line."""
     args = tyro.cli(Args, args=joined(sys.argv[1:]), description=__doc__)
-    args = replace(args, results=args.results / args.task)
+    args = replace(args, results=args.results / f"{args.task}-{args.tracker}")
     settings = chosen_settings(args)
     cells = list(dict.fromkeys(cell for rows in settings.values() for _, cell in rows))
     raise SystemExit(carry_out(cells, args, lambda results: summarise(settings, args, results)))

@@ -80,13 +80,14 @@ FACTORS = (
 
 COLUMNS = (
     *("value", "keypoints an entity", "in sight %", "subgoals", "plan error"),
-    *("seeds × episodes", "success % [95 % CI]", "in training's time %", "env_steps to 95 %"),
+    *("seeds × episodes", "budget", "success % [95 % CI]", "in training's time %"),
+    "env_steps to 95 %",
 )
 NOTE = f"""\
 One setting at a time, all others at their defaults (bold: the default). Keypoints an entity: mean
 over views and demonstrations. In sight: share of the frames in which they are seen. Plan error:
-median over the subgoals, thousandths of an image side, on clips never trained on. Success and time:
-as in the Meta-World table; interval: {INTERVAL}.
+median over the subgoals, thousandths of an image side, on clips never trained on. Budget, success
+and time: as in the Meta-World table; interval: {INTERVAL}.
 """
 
 
@@ -143,6 +144,7 @@ def _row(
         str(len(subgoals)) if subgoals else "–",
         plan_error(result),
         evaluated(result),
+        f"{result['env_steps'] / 1000:.0f}k",
         percent(result["success_any"]),
         percent(result["success_in_time"]),
         reached_at(result, 95, "env_steps"),

@@ -25,7 +25,7 @@ def test_table_and_figure_of_a_factor_show_what_each_value_did(tmp_path):
     text = (results / "table.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in rows] == ["| value", "| ---", "| linear", "| **exp**"]
-    assert "| linear | 3.5 | 91 | – | – | 1 × 10 | 40 [10, 70] |" in rows[2]
+    assert "| linear | 3.5 | 91 | – | – | 1 × 10 | 4k | 40 [10, 70] |" in rows[2]
     assert "3k (1 of 1)" in rows[3] and "– (0 of 1)" in rows[2]
     figure = (results / "form.svg").read_text()
     ElementTree.fromstring(figure)

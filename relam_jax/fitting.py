@@ -117,7 +117,7 @@ def descend(
     if kept:
         done, state = kept.steps(name), kept.restore(name, state)
     carry, best, least, stale = state
-    # copied as it is donated, and `best` may be a part of it
+    # copies: a carry is donated, `best` may be a part of it, and what was restored is numpy
     carry, best = jax.tree.map(jnp.copy, (carry, best))
 
     def over() -> bool:

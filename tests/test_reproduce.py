@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from relam_jax.report.cells import reward_name
+
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "experiments" / "reproduce.py"
 CELL = "drawer_open-2-truth-relam-keypoints_proprio"
@@ -72,8 +74,6 @@ def test_jobs_of_all_suites_share_videos_records_and_models(tmp_path):
 
 def test_choice_of_cells():
     from reproduce import Args, chosen_cells
-
-    from relam_jax.report.cells import reward_name
 
     args = Args(suite="baselines", tasks="door_open", seeds=2, total_env_steps=10)
     cells = chosen_cells(args)

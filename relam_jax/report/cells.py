@@ -159,7 +159,7 @@ def _suites() -> dict[str, tuple[Cell, ...]]:
 SUITES = _suites()
 
 
-def default_setting(result: dict[str, Any]) -> bool:
+def default_keypoints(result: dict[str, Any]) -> bool:
     """Whether a cell's result is of two views and projected keypoints."""
     setting = {"views": 2, "keypoints": "projected"}
     # results of a version before a field existed are of the field's default
@@ -168,7 +168,7 @@ def default_setting(result: dict[str, Any]) -> bool:
 
 def reward_name(result: dict[str, Any]) -> str:
     """The reward of a cell's result, and which variant of it."""
-    return ", ".join(word for word in (result["reward"], result.get("variant", "")) if word)
+    return ", ".join(filter(None, (result["reward"], result.get("variant"))))
 
 
 def first_reaching(

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import trim_mean
 
-from relam_jax.report.cells import BUDGETS, default_setting, reward_name
+from relam_jax.report.cells import BUDGETS, default_keypoints, reward_name
 from relam_jax.report.statistics import LEVEL, RESAMPLES, Interval
 from relam_jax.report.tables import markdown, percent
 
@@ -53,7 +53,7 @@ def area_under_curve(curve: Mapping[str, Sequence[float]]) -> float:
 def comparable(result: dict[str, Any]) -> bool:
     """Whether a cell's result is of the setting in which all rewards are compared."""
     return (
-        default_setting(result)
+        default_keypoints(result)
         and result["observation"] == "keypoints+proprio"
         and result["tracker"] == "truth"
         and result["env_steps"] == BUDGETS.get(result["task"])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from relam_jax.keypoints.tfrecord import write_atomic
-from relam_jax.report.cells import default_setting, read_results, reward_name
+from relam_jax.report.cells import default_keypoints, read_results, reward_name
 from relam_jax.report.comparison import comparison_table
 from relam_jax.report.reproduction import evaluated, reached_at
 from relam_jax.report.tables import markdown, percent
@@ -27,9 +27,9 @@ TRACKERS = {"truth": "true tracks", "lucas_kanade": "Lucas-Kanade"}
 
 
 def success_table(results: Iterable[dict[str, Any]]) -> str:
-    """Markdown: a row a task, observation and tracker, of the settings that are the default."""
+    """Markdown: a row a task, observation and tracker, of the keypoints that are the default."""
     return markdown(
-        COLUMNS, [_row(r) for r in results if reward_name(r) == "relam" and default_setting(r)]
+        COLUMNS, [_row(r) for r in results if reward_name(r) == "relam" and default_keypoints(r)]
     )
 
 

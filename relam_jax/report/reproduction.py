@@ -80,7 +80,7 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
         ),
         *(result["observation"], result["tracker"]),
         evaluated(result),
-        f"{result['env_steps'] / 1000:.0f}k",
+        thousands(result["env_steps"]),
         percent(result["success_any"]) + remark,
         percent(result.get("success_in_time")),
         *times,
@@ -102,6 +102,11 @@ def evaluated(result: dict[str, Any]) -> str:
     return f"{seeds} × {result['episodes'] or '–'}"
 
 
+def thousands(env_steps: int | float) -> str:
+    """12k."""
+    return f"{env_steps / 1000:.0f}k"
+
+
 def plan_error(result: dict[str, Any]) -> str:
     """Median over the subgoals of a cell, thousandths of an image side."""
     error = result["anticipation"]["median"]
@@ -116,8 +121,10 @@ def reached_at(result: dict[str, Any], level: int, unit: str) -> str:
     median = reached[f"median_{unit}"]
     if median is None:
         shown = "–"
+    elif unit == "env_steps":
+        shown = thousands(median)
     else:
-        shown = f"{median / 1000:.0f}k" if unit == "env_steps" else f"{median:.1f}"
+        shown = f"{median:.1f}"
     return f"{shown} ({reached['seeds']} of {seeds})"
 
 

@@ -24,6 +24,7 @@ from relam_jax.report.reproduction import (
     grid,
     plan_error,
     reached_at,
+    thousands,
 )
 from relam_jax.report.svg import INK, panel, run_colour, to_svg
 from relam_jax.report.tables import markdown, percent
@@ -144,7 +145,7 @@ def _row(
         str(len(subgoals)) if subgoals else "–",
         plan_error(result),
         evaluated(result),
-        f"{result['env_steps'] / 1000:.0f}k",
+        thousands(result["env_steps"]),
         percent(result["success_any"]),
         percent(result["success_in_time"]),
         reached_at(result, 95, "env_steps"),

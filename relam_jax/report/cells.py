@@ -35,6 +35,11 @@ TEN = (
     *("window_open", "window_close", "drawer_close", "door_close", "button_press_wall"),
     *("faucet_close", "handle_press", "coffee_button", "push", "lever_pull"),
 )
+OTHERS = (
+    *("dense", "sparse", "final", "dacfo"),
+    *("diffusion", "viper", "keypoint_diffusion", "oracle"),
+)
+"""Rewards that relam is compared with."""
 PUBLISHED = ("--diffusion.novelty", "0.95", "--diffusion.sparse", "1")
 """Diffusion Reward's own weights: it reads the success flag."""
 MODEL_ARGS = ("--selection.", "--keyframes.", "--fit.")
@@ -120,6 +125,13 @@ class Cell:
         return out / "video" / self.records
 
 
+def _baselines(cells: Sequence[Cell]) -> list[Cell]:
+    """The other rewards on the same tasks, three seeds each."""
+    flag = {"train_args": PUBLISHED, "variant": "flag"}
+    others = [{"reward": reward} for reward in OTHERS] + [{"reward": "diffusion", **flag}]
+    return [replace(cell, num_seeds=3, **other) for other in others for cell in cells]
+
+
 def _suites() -> dict[str, tuple[Cell, ...]]:
     *three, cube = (Cell(task, budget) for task, budget in BUDGETS.items())
     alone = [replace(cell, observation="keypoints") for cell in three]
@@ -127,31 +139,13 @@ def _suites() -> dict[str, tuple[Cell, ...]]:
     suites = {
         "main": [c for triple in zip(alone, three, pixels, strict=True) for c in triple],
         "one_view": [replace(cell, views=1) for cell in three],
-        "baselines": [
-            *(replace(c, reward=r) for r in ("dense", "sparse", "final") for c in three),
-            *(
-                replace(c, reward=r, num_seeds=3)
-                for r in ("dacfo", "diffusion", "viper", "keypoint_diffusion", "oracle")
-                for c in three
-            ),
-            *(
-                replace(c, reward="diffusion", num_seeds=3, train_args=PUBLISHED, variant="flag")
-                for c in three
-            ),
-        ],
+        "baselines": _baselines(three),
         "ten": [Cell(task, 200_000 if task in SLOW else 48_000, num_seeds=3) for task in TEN],
         "tracked": [
             replace(cell, keypoints="tracked", observation="keypoints", num_seeds=3)
             for cell in pixels[:2]
         ],
-        "maniskill": [
-            cube,
-            Cell("pick_cube", 120_000),
-            *(
-                replace(cube, reward=r, num_seeds=3)
-                for r in ("dense", "sparse", "final", "dacfo", "oracle")
-            ),
-        ],
+        "maniskill": [cube, Cell("pick_cube", 120_000), *_baselines([cube])],
     }
     return {name: tuple(cells) for name, cells in suites.items()}
 

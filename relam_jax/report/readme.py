@@ -14,7 +14,7 @@ from typing import Any
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.report.cells import default_keypoints, read_results, reward_name
 from relam_jax.report.comparison import comparison_table
-from relam_jax.report.reproduction import evaluated, reached_at
+from relam_jax.report.reproduction import evaluated, reached_at, thousands
 from relam_jax.report.tables import markdown, percent
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
         result["observation"].replace("+", " + "),
         TRACKERS[result["tracker"]],
         evaluated(result),
-        f"{result['env_steps'] / 1000:.0f} k",
+        thousands(result["env_steps"]),
         percent(result["success_any"]),
         reached_at(result, 95, "env_steps"),
     )

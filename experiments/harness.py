@@ -114,9 +114,10 @@ def model_jobs(cell: Cell, args: HarnessArgs) -> list[Job]:
     if cell.reward not in FILMED:
         return [record, track, fit]
     film = cell.video_model(args.out)
+    words = ("--task", task, "--data", data, "--videos", videos, "--diffusion.model", film)
     video = Job(
         f"video model {cell.records}",
-        script("fit_video_model.py", "--task", task, "--data", data, *filmed(cell, args), *more),
+        script("fit_video_model.py", *words, *more),
         beside(film),
         lambda: (film / "config.json").exists(),
         (track.name,),
@@ -129,24 +130,20 @@ def videos_of(cell: Cell, args: HarnessArgs) -> Path:
     return args.out / "videos" / cell.task
 
 
-def filmed(cell: Cell, args: HarnessArgs) -> tuple[object, ...]:
-    """Arguments of the video model that a cell's seeds share."""
-    videos, model = videos_of(cell, args), cell.video_model(args.out)
-    return ("--videos", videos, "--diffusion.model", model)
-
-
 def seed_jobs(cell: Cell, seed: int, kept: bool, args: HarnessArgs) -> tuple[Job, Job]:
     """Training and final evaluation of one seed; nothing to do if its results are `kept`."""
     run = cell.run(args.out, seed)
     needs, film = (f"anticipation {cell.model}",), ()
     if cell.reward in FILMED:
-        needs, film = (*needs, f"video model {cell.records}"), filmed(cell, args)
+        needs = (*needs, f"video model {cell.records}")
+        film = ("--diffusion.model", cell.video_model(args.out))
     train = Job(
         f"train {cell.name} seed {seed}",
         script(
             "train.py",
             *("--task", cell.task, "--anticipation", cell.anticipation(args.out)),
-            *("--data", args.out / "data" / cell.records, "--out", run, "--resume"),
+            *("--data", args.out / "data" / cell.records, "--videos", videos_of(cell, args)),
+            *("--out", run, "--resume"),
             *("--reward", cell.reward, "--observation", cell.observation, "--seed", seed),
             *("--keypoints", cell.keypoints),
             *film,

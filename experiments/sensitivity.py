@@ -23,12 +23,8 @@ from relam_jax import cli
 from relam_jax.keypoints.records import read_records
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.report.cells import BUDGETS, Cell
-from relam_jax.report.sensitivity import (
-    FACTORS,
-    Value,
-    keypoint_quality,
-    write_sensitivity,
-)
+from relam_jax.report.quality import keypoint_quality, overall
+from relam_jax.report.sensitivity import FACTORS, Value, write_sensitivity
 
 Settings = dict[str, list[tuple[Value, Cell]]]
 
@@ -88,7 +84,8 @@ def summarise(settings: Settings, args: Args, results: Path) -> None:
             name: parse(["--task", cell.task, *cell.train_args])[0].selection
             for name, cell in cells.items()
         }
-        of = {selection: keypoint_quality(records, selection) for selection in set(chosen.values())}
+        videos = args.out / "videos" / args.task
+        of = {s: overall(keypoint_quality(records, s, videos)) for s in set(chosen.values())}
         quality |= {name: of[selection] for name, selection in chosen.items()}
         write_atomic(file, (json.dumps(quality, indent=1) + "\n").encode())
     write_sensitivity(results, settings, quality)

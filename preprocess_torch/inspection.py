@@ -51,7 +51,7 @@ class InspectConfig:
     out: Path | None = None
     """page to write; default inspect.html in the data set's folder."""
     videos: Path | None = None
-    """folder of its videos, to draw on; default videos/<task>."""
+    """folder of its videos, to draw on, and of true tracks; default videos/<task>."""
     episode: str = ""
     """the one shown in detail; default the first."""
     selection: Annotated[SelectionConfig, tyro.conf.OmitArgPrefixes] = field(
@@ -123,7 +123,15 @@ def _sections(
     chosen = [select(record, config.selection) for record in records]
     found = find_keyframes(chosen, config.keyframes)
     lengths = [record.num_frames for record in records]
-    numbers = keypoint_section(records, shown, config.selection, config.keyframes, found)
+    numbers = keypoint_section(
+        records,
+        shown,
+        config.selection,
+        config.keyframes,
+        found,
+        judged=records,
+        videos=_folder(config, records[shown]),
+    )
     return {
         "preview": section(lambda: {"uri": _preview(config.data, records[shown].video_id)}),
         "videos": section(
@@ -132,6 +140,10 @@ def _sections(
         "keypoints": numbers
         | {"which": "Clip", "missing": "", "rows": keyframe_rows(found, lengths, shown)},
     }
+
+
+def _folder(config: InspectConfig, record: KeypointRecord) -> Path:
+    return config.videos or Path("videos") / record.task
 
 
 def _videos(
@@ -146,7 +158,7 @@ def _videos(
     timing = parse_timing(
         asked.get("fps", 0.0), f"{start}:{end if end != 'inf' else ''}" if end else ""
     )
-    folder = config.videos or Path("videos") / record.task
+    folder = _folder(config, record)
     if not folder.is_dir():
         raise UsageError(f"No video: there is no folder {folder}; --videos names it.")
     clips = {clip.episode_id: clip for clip in find_clips(folder)}

@@ -34,6 +34,7 @@ from relam_jax.report.shift_map import robustness_section
 from relam_jax.report.statistics import Interval, outcomes, success_interval
 from relam_jax.report.svg import data_uri
 from relam_jax.report.timing import timing_section
+from relam_jax.report.true_progress import true_progress_section
 from relam_jax.training.provenance import provenance
 
 MAX_VIDEO_BYTES = 3 << 20
@@ -66,9 +67,12 @@ def build_context(runs: Sequence[RunFolder]) -> dict[str, Any]:
     first, demos = runs[0], _Once(lambda: read_demonstrations(runs[0]))
     sections = {
         "curves": section(lambda: curve_section(runs)),
-        "keypoints": section(lambda: demonstrated_keypoints(demos.get())),
-        "anticipation": section(lambda: anticipation_section(demos.get(), first.config.fit)),
+        "keypoints": section(
+            lambda: demonstrated_keypoints(demos.get(), first.config.videos_folder)
+        ),
+        "anticipation": section(lambda: anticipation_section(demos.get(), runs, names)),
         "reward": section(lambda: reward_section(demos.get(), first)),
+        "true_progress": section(lambda: true_progress_section(first)),
         "timing": section(lambda: timing_section(first)),
         "videos": section(lambda: video_section(runs, names)),
     }

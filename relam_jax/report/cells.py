@@ -56,7 +56,7 @@ ABOUT = (
 )
 """What is kept of an evaluation.json besides the outcomes."""
 OUTCOMES = ("success_any", "success_in_time", "success_end")
-VARYING = ("seed", "out", "data", "anticipation")
+VARYING = ("seed", "out", "data", "videos", "anticipation")
 """Fields of a run's config that differ from seed to seed, or from machine to machine."""
 COPIED = ("eval", "train")
 """Logs of a run that are kept beside the results."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +14,7 @@ import numpy as np
 from relam_jax.anticipation.dataset import PlanExamples, build_examples
 from relam_jax.anticipation.model import AnticipationModel, roll_out
 from relam_jax.anticipation.plan import Anticipation
-from relam_jax.anticipation.train import FitConfig, plan_error, split_clips
+from relam_jax.anticipation.train import plan_error, split_clips
 from relam_jax.keypoints.keyframes import Keyframes
 from relam_jax.keypoints.records import read_records
 from relam_jax.keypoints.schema import KeypointRecord
@@ -26,7 +28,7 @@ from relam_jax.keypoints.selection import (
 )
 from relam_jax.report.keypoints import keypoint_section
 from relam_jax.report.pictures import interesting, subgoal_picture
-from relam_jax.report.run_folder import RunFolder, run_anticipation
+from relam_jax.report.run_folder import RunFolder, demonstrations, run_anticipation
 
 POINTS_SHOWN = 5
 """Points an entity and view in the pictures of subgoals."""
@@ -73,21 +75,28 @@ def read_demonstrations(run: RunFolder) -> Demonstrations:
     return Demonstrations(records, anticipation, examples, held_out)
 
 
-def demonstrated_keypoints(demos: Demonstrations) -> dict[str, Any]:
-    """What the rules of the run made of its records, one held-out clip in detail."""
+def demonstrated_keypoints(demos: Demonstrations, videos: Path) -> dict[str, Any]:
+    """What the rules of the run made of its records, which are of `videos`, one held-out clip in
+    detail."""
     examples, anticipation = demos.examples, demos.anticipation
     found = Keyframes(examples.frames[:, 1:], examples.counts_alone)
     shown = int(demos.held_out[0])
-    return keypoint_section(
-        demos.records, shown, anticipation.selection, anticipation.keyframes, found
-    ) | {"which": "Held-out demonstration"}
+    rules = anticipation.selection, anticipation.keyframes
+    judged = [demos.records[i] for i in demos.held_out]
+    return keypoint_section(demos.records, shown, *rules, found, judged, videos) | {
+        "which": "Held-out demonstration"
+    }
 
 
 # ---------------------------------------------------------------- anticipation
 
 
-def anticipation_section(demos: Demonstrations, fit: FitConfig) -> dict[str, Any]:
-    """Anticipated and true keyframes of a held-out clip, and the errors of all held-out ones."""
+def anticipation_section(
+    demos: Demonstrations, runs: Sequence[RunFolder], names: Sequence[str]
+) -> dict[str, Any]:
+    """Anticipated and true keyframes of a held-out clip, the errors of all held-out ones, and of
+    several runs those of each; `demos` are of the first."""
+    fit = runs[0].config.fit
     model, held_out = AnticipationModel(demos.anticipation.model), demos.held_out
     examples, record, params = demos.examples, demos.shown, demos.anticipation.params
     error = plan_error(model, params, examples, held_out)
@@ -132,7 +141,23 @@ def anticipation_section(demos: Demonstrations, fit: FitConfig) -> dict[str, Any
         "trained": trained,
         "stop_accuracy": error.stop_accuracy,
         "verified": bool(same),
+        "models": model_rows(runs, names) if len(runs) > 1 else [],
     }
+
+
+def model_rows(runs: Sequence[RunFolder], names: Sequence[str]) -> list[dict[str, Any]]:
+    """What each run's model says of itself: clips it was trained on (None where the records are not
+    here) and free-running error by subgoal, image sides; runs without a model are left out."""
+    rows = []
+    for run, name in zip(runs, names, strict=True):
+        try:
+            error = run_anticipation(run.path, run.config).test_error
+        except ValueError:
+            continue
+        number = demonstrations(run.config)["number"]
+        trained = len(split_clips(number, run.config.fit).train) if number else None
+        rows.append({"name": name, "trained": trained, "error": error, "median": np.median(error)})
+    return rows
 
 
 def _few(demos: Demonstrations, clip: int) -> np.ndarray:

@@ -5,6 +5,7 @@ Needs no jax, so that `python -m preprocess_torch inspect` can draw the same."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from relam_jax.keypoints.selection import (
     well_seen,
 )
 from relam_jax.report.pictures import selection_picture
+from relam_jax.report.quality import keypoint_quality
 from relam_jax.report.svg import INK, entity_colour, panel, run_colour, to_svg
 
 
@@ -32,9 +34,12 @@ def keypoint_section(
     selection: SelectionConfig,
     keyframes: KeyframeConfig,
     found: Keyframes,
+    judged: Sequence[KeypointRecord],
+    videos: Path | None = None,
 ) -> dict[str, Any]:
-    """Pictures of the selection in record `shown`, a timeline of its keyframes, and distributions
-    over all records."""
+    """Pictures of the selection in record `shown`, a timeline of its keyframes, distributions over
+    all records, and the quality of the keypoints of those that are `judged`, against true tracks if
+    those lie beside `videos`."""
     record = records[shown]
     chosen = select(record, selection)
     values, clips = np.unique(found.counts_alone, return_counts=True)
@@ -57,6 +62,9 @@ def keypoint_section(
             f"{v} in {c} clip{'s' if c > 1 else ''}" for v, c in zip(values, clips, strict=True)
         ),
         "counts": keyframe_counts(found),
+        "judged": len(judged),
+        "quality": keypoint_quality(judged, selection, videos),
+        "height": record.image_size[0],
     }
 
 

@@ -20,15 +20,18 @@ from relam_jax.report.svg import INK, SIZE, panel, run_colour, to_svg
 from relam_jax.report.tables import markdown, percent
 
 TRUE = tuple(cell for cell in SUITES["main"] if cell.tracker == "truth")
-LEARNED = tuple(cell for cell in SUITES["baselines"] if cell.reward in ("dacfo", *NATS))
+CUBE, *_ = SUITES["maniskill"]
+LEARNED = tuple(
+    cell for cell in SUITES["baselines"] + SUITES["maniskill"] if cell.reward in ("dacfo", *NATS)
+)
 """Baselines whose reward is learned from demonstrations."""
 FIGURES = {
     "main": SUITES["main"] + tuple(cell for cell in SUITES["baselines"] if cell not in LEARNED),
-    "learned": TRUE + LEARNED,
+    "learned": (*TRUE, CUBE, *LEARNED),
     "observation": TRUE + SUITES["one_view"],
     "ten": SUITES["ten"],
     "tracked": SUITES["tracked"],
-    "maniskill": SUITES["maniskill"],
+    "maniskill": tuple(cell for cell in SUITES["maniskill"] if cell not in LEARNED),
 }
 """Cells that are plotted together."""
 GAP = 14

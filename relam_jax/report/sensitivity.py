@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
-from relam_jax.keypoints.schema import KeypointRecord
-from relam_jax.keypoints.selection import SelectionConfig, select
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.report.cells import INTERVAL, Cell, read_results
 from relam_jax.report.reproduction import (
@@ -80,29 +78,19 @@ FACTORS = (
 )
 
 COLUMNS = (
-    *("value", "keypoints an entity", "in sight %", "subgoals", "plan error"),
+    *("value", "keypoints an entity", "in sight %", "apart %", "off the truth"),
+    *("subgoals", "plan error"),
     *("seeds × episodes", "budget", "success % [95 % CI]", "in training's time %"),
     "env_steps to 95 %",
 )
 NOTE = f"""\
 One setting at a time, all others at their defaults (bold: the default). Keypoints an entity: mean
-over views and demonstrations. In sight: share of the frames in which they are seen. Plan error:
-median over the subgoals, thousandths of an image side, on clips never trained on. Budget, success
-and time: as in the Meta-World table; interval: {INTERVAL}.
+over views and demonstrations. In sight: share of the frames in which they are seen. Apart: from one
+to the nearest of another demonstration, each placed in the box of its entity, share of the box's
+diagonal. Off the truth: median distance to the simulator's tracks. Plan error: median over the
+subgoals, on clips never trained on. Both in thousandths of an image side. Budget, success and time:
+as in the Meta-World table; interval: {INTERVAL}.
 """
-
-
-def keypoint_quality(
-    records: Sequence[KeypointRecord], selection: SelectionConfig
-) -> dict[str, float]:
-    """What a choice of keypoints is like: how many an entity and view, how much in sight."""
-    counts, seen = [], []
-    for record in records:
-        visibility = select(record, selection).visibility  # (T, V, E, K)
-        real = visibility[0]
-        counts.append(float(real.sum(-1).mean()))
-        seen.append(float(visibility[:, real].mean()))
-    return {"an_entity": float(np.mean(counts)), "in_sight": float(np.mean(seen))}
 
 
 def write_sensitivity(
@@ -112,8 +100,8 @@ def write_sensitivity(
 ) -> None:
     """Write table.md and a figure a factor from the cells that lie in the folder `results`.
 
-    `cells` are the values of each factor by its name, `quality` what `keypoint_quality` says of the
-    cells by theirs.
+    `cells` are the values of each factor by its name, `quality` what `overall` says of the cells by
+    theirs.
     """
     found = {result["cell"]: result for result in read_results(results)}
     parts = []
@@ -137,11 +125,13 @@ def write_sensitivity(
 def _row(
     value: Value, cell: Cell, result: dict[str, Any], quality: Mapping[str, dict[str, float]]
 ) -> tuple[str, ...]:
-    known, subgoals = quality.get(cell.name), result["anticipation"]["held_out_error"]
+    known, subgoals = quality.get(cell.name, {}), result["anticipation"]["held_out_error"]
     return (
         str(value) if cell.variant else f"**{value}**",
-        f"{known['an_entity']:.1f}" if known else "–",
-        f"{100 * known['in_sight']:.0f}" if known else "–",
+        _number(known, "an_entity", 1, 1),
+        _number(known, "in_sight", 100, 0),
+        _number(known, "apart", 100, 0),
+        _number(known, "error", 1000, 1),
         str(len(subgoals)) if subgoals else "–",
         plan_error(result),
         evaluated(result),
@@ -150,6 +140,10 @@ def _row(
         percent(result["success_in_time"]),
         reached_at(result, 95, "env_steps"),
     )
+
+
+def _number(known: Mapping[str, float], name: str, scale: int, digits: int) -> str:
+    return f"{scale * known[name]:.{digits}f}" if name in known else "–"
 
 
 def _figure(factor: Factor, rows: Sequence[tuple[Value, Cell, dict[str, Any]]]) -> str:

@@ -35,7 +35,7 @@ class TrainConfig:
     from them too (default: data/<task>)."""
     videos: str = ""
     """Folder of the videos that those are of, from which diffusion and viper learn, and dacfo with
-    rgb (default: videos/<task>)."""
+    rgb; true tracks beside them tell the report how good keypoints are (default: videos/<task>)."""
     anticipation: str = ""
     """Folder of a trained anticipation model, instead of `data`."""
     out: str = ""

@@ -17,6 +17,8 @@ from relam_jax.keypoints.keyframes import KeyframeConfig
 from relam_jax.keypoints.records import write_records
 from relam_jax.keypoints.selection import SelectionConfig
 from relam_jax.logs import RunLog
+from relam_jax.report import build
+from relam_jax.report.true_progress import true_progress_section
 from relam_jax.training.checkpoint import Checkpoints
 from relam_jax.training.config import TrainConfig, to_json
 from relam_jax.training.loop import over_seeds
@@ -31,6 +33,22 @@ def write_config(config: TrainConfig) -> Path:
     run.mkdir(parents=True)
     (run / "config.json").write_text(to_json(config))
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def played_once():
+    """Pages about the same model show the same episodes, which take ten seconds to play."""
+    played = {}
+
+    def once(run):
+        key = (run.anticipation_folder, run.config.task, run.config.shaping)
+        if key not in played:
+            played[key] = true_progress_section(run)
+        return played[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "true_progress_section", once)
+        yield
 
 
 @pytest.fixture(scope="session")

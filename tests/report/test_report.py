@@ -70,6 +70,9 @@ def test_a_whole_run_gives_all_sections_but_the_videos(whole, run):
     assert "held-out clips" in text
     assert "12 s" in text, "the time of training the anticipation model"
     assert "µs an environment" in text
+    assert "Quality on 1 held-out clips" in text and "Apart across clips" in text
+    assert text.count("<td>given up</td>") == 1, "episodes were played for the page"
+    assert "Each run's model" not in text, "there is only one"
     assert "python experiments/train.py --task drawer_open" in text
     assert len(text) < 1_000_000
 
@@ -90,7 +93,7 @@ def test_without_a_model_the_rest_stays(run, tmp_path):
     missing = write_report([other], tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     check(text)
-    assert sum("no anticipation model" in m for m in missing) == 3
+    assert sum("no anticipation model" in m for m in missing) == 4
     assert "Success at any step" in text
 
 
@@ -117,6 +120,8 @@ def test_several_runs_share_the_plots(run, tmp_path):
     check(text)
     assert "begun yet" in text and str(twin) in text, "two folders of one name are told apart"
     assert "var(--s2)" in text
+    write_report([run, twin], out)
+    assert out.read_text().count("4 clips</td>") == 2, "what each run's model was trained on"
 
 
 def test_no_run_at_all(tmp_path):

@@ -195,10 +195,10 @@ def test_suites():
     assert {k: (len(v), sum(c.num_seeds for c in v)) for k, v in SUITES.items()} == {
         "main": (9, 45),
         "one_view": (3, 15),
-        "baselines": (27, 99),
+        "baselines": (27, 81),
         "ten": (10, 30),
         "tracked": (2, 6),
-        "maniskill": (7, 25),
+        "maniskill": (11, 37),
     }
     assert {c.name for f in FIGURES.values() for c in f} == set(names)
     for figure in FIGURES.values():

@@ -3,10 +3,8 @@
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
-from relam_jax.keypoints.selection import SelectionConfig
 from relam_jax.report.cells import Cell, write_cell
-from relam_jax.report.sensitivity import FACTORS, keypoint_quality, write_sensitivity
-from tests.keypoints.synthetic import record
+from relam_jax.report.sensitivity import FACTORS, write_sensitivity
 from tests.report.test_reproduction import make_run
 
 CELL = Cell("drawer_open", 4000, num_seeds=1)
@@ -20,12 +18,12 @@ def test_table_and_figure_of_a_factor_show_what_each_value_did(tmp_path):
     for cell in (CELL, LINEAR):
         assert write_cell(cell, out, results)
     settings = {"form": [("linear", LINEAR), ("exp", CELL), ("tanh", replace(CELL, variant="x"))]}
-    quality = {LINEAR.name: {"an_entity": 3.5, "in_sight": 0.91}}
+    quality = {LINEAR.name: {"an_entity": 3.5, "in_sight": 0.91, "apart": 0.1}}
     write_sensitivity(results, settings, quality)
     text = (results / "table.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in rows] == ["| value", "| ---", "| linear", "| **exp**"]
-    assert "| linear | 3.5 | 91 | – | – | 1 × 10 | 4k | 40 [10, 70] |" in rows[2]
+    assert "| linear | 3.5 | 91 | 10 | – | – | – | 1 × 10 | 4k | 40 [10, 70] |" in rows[2]
     assert "3k (1 of 1)" in rows[3] and "– (0 of 1)" in rows[2]
     figure = (results / "form.svg").read_text()
     ElementTree.fromstring(figure)
@@ -35,13 +33,3 @@ def test_table_and_figure_of_a_factor_show_what_each_value_did(tmp_path):
 def test_factors_are_arguments_of_train():
     assert len({factor.name for factor in FACTORS}) == len(FACTORS)
     assert FACTORS[3].train_args(0.1)[-2:] == ("--keyframes.min_gap", "0.1")
-
-
-def test_quality_counts_the_keypoints_that_a_threshold_leaves():
-    clip = record(0)
-    clip.tracks[:, :, 12:22] = clip.tracks[:, :1, 12:22]  # ten of the object's twelve stand still
-    clip.visibility[:, 10:20] = False  # a quarter of the clip
-    few = keypoint_quality([clip, clip], SelectionConfig(min_motion=0.05, num_keypoints=4))
-    assert few == {"an_entity": (4 + 2) / 2, "in_sight": 0.75}
-    whole = keypoint_quality([clip], SelectionConfig(min_motion=0.0, num_keypoints=4))
-    assert whole["an_entity"] == 4

@@ -9,6 +9,8 @@ DATA ?= videos/
 DEMO_ARGS ?=
 REPRODUCE_ARGS ?=
 QUICK ?=
+FIRST := $(foreach task,drawer_open door_open button_press,$(task)-2-truth-relam-keypoints) \
+  door_open-2-lucas_kanade-relam-keypoints_proprio
 TINY := --out runs/quick --results runs/quick/results --num 8 --seeds 1 --total_env_steps 6000 --episodes 10 \
   --train_args "--eval_every 3000 --eval_episodes 10 --fit.num_steps 250 --diffusion.vq_steps 250 --diffusion.fit_steps 250"
 
@@ -73,13 +75,17 @@ sensitivity: setup ## how much each setting of the method matters: REPRODUCE_ARG
 reproduce: setup ## all of docs/results.md, a night and more, resumable; QUICK=1: a sample of it in half an hour
 ifeq ($(QUICK),)
 	$(PY) experiments/reproduce.py --suite all
+	for cell in $(FIRST); do $(PY) experiments/report.py runs/metaworld/runs/$$cell/seed0 --out results/first/$$cell.html; done
 	$(PY) experiments/sensitivity.py
+	$(PY) experiments/sensitivity.py --task door_open --num 72 --out runs/sensitivity
+	$(PY) experiments/sensitivity.py --task door_open --tracker lucas_kanade --factors min_motion
 	$(MAKE) --no-print-directory reproduce-maniskill
 	$(MAKE) --no-print-directory compare-perception bench-tracking bench-workers bench
 else
 	$(PY) experiments/reproduce.py --suite main --tasks drawer_open $(TINY)
 	$(PY) experiments/reproduce.py --suite baselines --tasks drawer_open $(TINY)
 	$(PY) experiments/sensitivity.py --factors form,num_keypoints $(TINY)
+	$(PY) experiments/report.py runs/quick/runs/drawer_open-2-truth-relam-keypoints/seed0 --out runs/quick/results/report.html
 endif
 
 tables: setup ## rewrite the README's tables from results/

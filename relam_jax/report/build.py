@@ -40,11 +40,20 @@ from relam_jax.training.provenance import provenance
 MAX_VIDEO_BYTES = 3 << 20
 """Videos are put in until their sum would pass this."""
 
+NUMBERS = {
+    "keypoints": ("judged", "quality"),
+    "anticipation": ("held_out", "trained", "stages", "stop_accuracy", "models"),
+    "reward": ("clips", "num_stages", "table"),
+    "true_progress": ("episodes", "env_steps", "num_stages", "table"),
+}
+"""Of the sections, what is written as JSON too."""
+
 
 def write_report(paths: Sequence[Path], out: Path) -> list[str]:
     """Write the report on one or more runs; all but the curves and the table is about the first.
 
-    Returns what is missing in it, a sentence each.
+    The numbers of its tables go into a JSON file beside it. Returns what is missing, a sentence
+    each.
 
     Raises:
         ValueError: one of `paths` is no run.
@@ -57,7 +66,18 @@ def write_report(paths: Sequence[Path], out: Path) -> list[str]:
     page = templates.get_template("report.html").render(context)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, page.encode())
+    write_atomic(out.with_suffix(".json"), (json.dumps(numbers(context), indent=1) + "\n").encode())
     return [s["missing"] for s in context["sections"].values() if s.get("missing")]
+
+
+def numbers(context: dict[str, Any]) -> dict[str, Any]:
+    """What the tables about demonstrations, model and reward say, with date, commit and machine."""
+    found = {
+        name: {k: context["sections"][name][k] for k in keys}
+        for name, keys in NUMBERS.items()
+        if not context["sections"][name]["missing"]
+    }
+    return {"runs": [str(run.path) for run in context["runs"]], **found, "made": context["made"]}
 
 
 def build_context(runs: Sequence[RunFolder]) -> dict[str, Any]:

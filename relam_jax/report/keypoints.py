@@ -63,7 +63,10 @@ def keypoint_section(
         ),
         "counts": keyframe_counts(found),
         "judged": len(judged),
-        "quality": keypoint_quality(judged, selection, videos),
+        "quality": {
+            name: quality._asdict()
+            for name, quality in keypoint_quality(judged, selection, videos).items()
+        },
         "height": record.image_size[0],
     }
 

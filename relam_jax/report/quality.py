@@ -18,17 +18,17 @@ from relam_jax.keypoints.selection import EpisodeTracks, SelectionConfig, group_
 
 
 class Quality(NamedTuple):
-    """Of the keypoints of one entity in some demonstrations; NaN where there are none."""
+    """Of the keypoints of one entity in some demonstrations; None where there are none."""
 
     an_entity: float
     """keypoints a view and demonstration."""
-    in_sight: float
+    in_sight: float | None
     """share of the frames in which they are seen."""
-    apart: float
+    apart: float | None
     """distance to the nearest keypoint of another demonstration, each placed in the box of its
     entity's candidates in the first frame: mean, diagonals of that box. 0: the same places."""
-    error: float
-    """median distance to the simulator's true tracks where both see the point, image sides; NaN
+    error: float | None
+    """median distance to the simulator's true tracks where both see the point, image sides; None
     where those are not known."""
 
 
@@ -43,19 +43,20 @@ def keypoint_quality(
         seen = [c.visibility[:, :, e] for c in chosen]  # (T, V, K)
         off = np.concatenate([x[:, :, e][s] for x, s in zip(errors, seen, strict=True)])
         off = off[np.isfinite(off)]
+        in_sight = [s[:, s[0]].mean() for s in seen if s[0].any()]
         found[name] = Quality(
             float(np.mean([s[0].sum(-1).mean() for s in seen])),
-            float(np.mean([s[:, s[0]].mean() for s in seen if s[0].any()] or [np.nan])),
+            float(np.mean(in_sight)) if in_sight else None,
             apart([_places(r, c, e) for r, c in zip(records, chosen, strict=True)]),
-            float(np.median(off)) if len(off) else float("nan"),
+            float(np.median(off)) if len(off) else None,
         )
     return found
 
 
 def overall(found: dict[str, Quality]) -> dict[str, float]:
     """Means over entities, by name; what is not known of all of them is left out."""
-    means = zip(Quality._fields, np.mean(list(found.values()), axis=0).tolist(), strict=True)
-    return {name: mean for name, mean in means if np.isfinite(mean)}
+    columns = zip(Quality._fields, zip(*found.values(), strict=True), strict=True)
+    return {name: float(np.mean(values)) for name, values in columns if None not in values}
 
 
 def off_truth(
@@ -92,13 +93,13 @@ def _places(
     return places
 
 
-def apart(places: Sequence[Sequence[Float[np.ndarray, "_ 2"]]]) -> float:
+def apart(places: Sequence[Sequence[Float[np.ndarray, "_ 2"]]]) -> float | None:
     """Mean distance from a point to the nearest one of another demonstration in the same view, of
-    places by demonstration and view; NaN where no two demonstrations have any."""
+    places by demonstration and view; None where no two demonstrations have any."""
     nearest = [
         np.linalg.norm(a[:, None] - b, axis=-1).min(1)
         for one, other in permutations(places, 2)
         for a, b in zip(one, other, strict=True)
         if len(a) and len(b)
     ]
-    return float(np.concatenate(nearest).mean()) if nearest else float("nan")
+    return float(np.concatenate(nearest).mean()) if nearest else None

@@ -1,5 +1,6 @@
 """The page: whole, self-contained, escaped, and honest about what is missing."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -59,6 +60,16 @@ def whole(run, tmp_path_factory):
     out = tmp_path_factory.mktemp("page") / "report.html"
     missing = write_report([run], out)
     return out.read_text(), missing
+
+
+def test_the_numbers_of_the_page_are_written_as_json(whole, run, tmp_path):
+    write_report([run], tmp_path / "page.html")
+    found = json.loads((tmp_path / "page.json").read_text(), parse_constant=pytest.fail)
+    assert found["keypoints"]["quality"]["object"]["error"] is None
+    assert found["anticipation"]["stages"][0]["free"] > 0
+    shown = [f"<td>{row['name']}</td>" in whole[0] for row in found["true_progress"]["table"]]
+    assert shown == [True] * 4
+    assert found["made"]["commit"]
 
 
 def test_a_whole_run_gives_all_sections_but_the_videos(whole, run):

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from relam_jax.anticipation.plan import Anticipation, make_planner
 from relam_jax.keypoints.schema import KeypointRecord
-from relam_jax.keypoints.selection import select
+from relam_jax.keypoints.selection import group_by_entity
 from relam_jax.report.along import reward_along
 from relam_jax.report.demonstration import Demonstrations
 from relam_jax.report.run_folder import RunFolder
@@ -40,14 +40,15 @@ class Progress(NamedTuple):
 def progress(
     records: list[KeypointRecord], anticipation: Anticipation, config: RewardConfig
 ) -> list[Progress]:
-    """Anticipate from each record's first frame and follow its selected tracks with the reward.
+    """Anticipate from each record's first frame, as training does from the simulator's: from all
+    candidates, of which those are followed that are to move. The reward is that of their tracks.
 
     All variants follow the plan of the true first frame. Constant rewards are found up to 1e-6.
     """
     planner, results = make_planner(anticipation), []
     longest = max(r.num_frames for r in records)
     for record in records:
-        tracks = select(record, anticipation.selection)
+        tracks = group_by_entity(record)
         plan = planner(tracks.points[:1], tracks.visibility[:1])
         indices, valid = np.asarray(plan.indices), np.asarray(plan.valid)[0]
         points = np.take_along_axis(tracks.points, indices[..., None], axis=3)

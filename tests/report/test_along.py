@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relam_jax.anticipation.plan import load_anticipation
+from relam_jax.anticipation.plan import load_anticipation, make_planner
 from relam_jax.keypoints.keyframes import KeyframeConfig, find_keyframes
 from relam_jax.keypoints.selection import SelectionConfig, select
 from relam_jax.report.along import reward_along
@@ -59,3 +59,16 @@ def test_progress_of_clips_of_different_length(model):
     for result in results:
         assert set(result.reward) == set(VARIANTS)
         assert np.isnan(result.correlation["static"])
+
+
+def test_plans_are_made_of_all_candidates(model, monkeypatch):
+    """As in training: of the few points that selection leaves a plan is worse."""
+    seen = []
+
+    def planner(anticipation):
+        plan = make_planner(anticipation)
+        return lambda points, visibility: seen.append(visibility.shape) or plan(points, visibility)
+
+    monkeypatch.setattr("relam_jax.report.progress.make_planner", planner)
+    progress([record(0)], load_anticipation(model), RewardConfig())
+    assert seen == [(1, 2, 2, 12)], "twelve slots an entity and view"

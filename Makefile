@@ -88,7 +88,7 @@ else
 	$(PY) experiments/report.py runs/quick/runs/drawer_open-2-truth-relam-keypoints/seed0 --out runs/quick/results/report.html
 endif
 
-tables: setup ## rewrite the README's tables from results/
+tables: setup ## rewrite the tables of README and docs from results/
 	$(PY) -m relam_jax.report.readme
 
 lock: setup ## resolve requirements.txt and requirements-gpu.txt anew (needs uv)

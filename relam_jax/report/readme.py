@@ -1,4 +1,4 @@
-"""The tables of success and speed in README.md, from the files in results/.
+"""The tables in README.md and docs/results.md, from the files in results/.
 
 make tables    # rewrites them between their marks
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.report.cells import default_keypoints, read_results, reward_name
 from relam_jax.report.comparison import comparison_table
+from relam_jax.report.first import first_tables
 from relam_jax.report.reproduction import evaluated, reached_at, thousands
 from relam_jax.report.tables import markdown, percent
 
@@ -23,6 +24,8 @@ COLUMNS = (
     "success % [95 % CI]",
     "95 % first reached after (seeds)",
 )
+PAGES = {"README.md": ("success", "rewards", "speed"), "results.md": ("first",)}
+"""Names of the tables in each."""
 TRACKERS = {"truth": "true tracks", "lucas_kanade": "Lucas-Kanade"}
 
 
@@ -56,29 +59,31 @@ def speed_table(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def tables(results: Path) -> dict[str, str]:
-    """The README's tables by the names of their marks."""
+    """All tables by the names of their marks."""
     found = [*read_results(results / "metaworld"), *read_results(results / "maniskill")]
     return {
         "success": success_table(found),
         "rewards": comparison_table(found),
         "speed": speed_table(json.loads((results / "bench.json").read_text())["rows"]),
+        "first": first_tables(results / "first"),
     }
 
 
-def with_tables(readme: str, results: Path) -> str:
-    """The README with today's tables between `<!-- name -->` and `<!-- end -->`.
+def with_tables(path: Path, found: Mapping[str, str]) -> str:
+    """A page with today's tables between `<!-- name -->` and `<!-- end -->`.
 
     Raises:
         ValueError: it has no such marks.
     """
-    for name, table in tables(results).items():
+    text = path.read_text()
+    for name in PAGES[path.name]:
         block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.S)
-        if not block.search(readme):
-            raise ValueError(f"the README has no block `<!-- {name} -->` … `<!-- end -->`")
-        readme = block.sub(lambda m, t=table: m[1] + t + m[2], readme)
-    return readme
+        if not block.search(text):
+            raise ValueError(f"{path} has no block `<!-- {name} -->` … `<!-- end -->`")
+        text = block.sub(lambda m, t=found[name]: m[1] + t + m[2], text)
+    return text
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    write_atomic(path, with_tables(path.read_text(), ROOT / "results").encode())
+    for page in (ROOT / "README.md", ROOT / "docs/results.md"):
+        write_atomic(page, with_tables(page, tables(ROOT / "results")).encode())

@@ -46,7 +46,7 @@ class Episodes(NamedTuple):
     success: Bool[np.ndarray, "T N"]
 
 
-class Followed(NamedTuple):
+class Compared(NamedTuple):
     """What the keypoint reward says of N episodes, and the simulator's; F agent steps."""
 
     reward: Float[np.ndarray, "F N"]
@@ -107,16 +107,16 @@ def play_kinds(env: BatchedEnv, plan: Plan, hold: int, seed: int = 0) -> dict[st
     }
 
 
-def follow(
+def compare(
     episodes: Episodes, plan: Plan, names: tuple[str, ...], config: RewardConfig, every: int
-) -> Followed:
+) -> Compared:
     """The keypoint reward along episodes, an agent step being `every` env_steps, under one plan."""
     goal = goal_of(plan, names, config)
     along = jax.vmap(partial(reward_along, config=config), in_axes=(1, 1, 0), out_axes=1)(
         jnp.asarray(episodes.keypoints[::every]), jnp.asarray(episodes.visibility[::every]), goal
     )
     progress = episodes.progress[every - 1 :: every].astype(float)
-    return Followed(np.asarray(along.reward, float), np.asarray(along.stage), progress)
+    return Compared(np.asarray(along.reward, float), np.asarray(along.stage), progress)
 
 
 def true_progress(
@@ -139,37 +139,37 @@ def true_progress(
         raise ValueError(str(error)) from error
     finally:
         env.close()
-    followed = {
-        name: follow(played, plan, env.entity_names, config.shaping, every)
+    compared = {
+        name: compare(played, plan, env.entity_names, config.shaping, every)
         for name, played in kinds.items()
     }
     return {
-        "table": [_row(name, followed[name], played) for name, played in kinds.items()],
-        "plot": _plot(followed),
+        "table": [_row(name, compared[name], played) for name, played in kinds.items()],
+        "plot": _plot(compared),
         "episodes": episodes,
         "env_steps": length,
         "num_stages": int(plan.num_stages.max()),
     }
 
 
-def _row(name: str, followed: Followed, played: Episodes) -> dict[str, Any]:
-    known = followed.correlation[np.isfinite(followed.correlation)]
+def _row(name: str, compared: Compared, played: Episodes) -> dict[str, Any]:
+    known = compared.correlation[np.isfinite(compared.correlation)]
     return {
         "name": name,
         "correlation": float(known.mean()) if len(known) else None,
-        "last": float(followed.reward[-1].mean()),
-        "stages": float(followed.stages[-1].mean()),
-        "progress": float(followed.progress[-1].mean()),
+        "last": float(compared.reward[-1].mean()),
+        "stages": float(compared.stages[-1].mean()),
+        "progress": float(compared.progress[-1].mean()),
         "success": float(played.success.any(0).mean()),
     }
 
 
-def _plot(followed: dict[str, Followed]) -> Markup:
+def _plot(compared: dict[str, Compared]) -> Markup:
     """Means over episodes, a colour a kind: the reward, and dashed the simulator's as a share of
     the most it pays here."""
     figure, axes = panel("agent step", "reward")
-    most = max(float(f.progress.mean(1).max()) for f in followed.values())
-    for number, seen in enumerate(followed.values()):
+    most = max(float(f.progress.mean(1).max()) for f in compared.values())
+    for number, seen in enumerate(compared.values()):
         x, colour = np.arange(1, len(seen.reward) + 1), run_colour(number)
         axes.plot(x, seen.reward.mean(1), color=colour, linewidth=1.8)
         axes.plot(x, seen.progress.mean(1) / most, color=colour, linewidth=0.9, linestyle="--")

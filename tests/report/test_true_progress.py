@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from relam_jax.anticipation.plan import load_anticipation, make_planner
-from relam_jax.report.true_progress import begin, follow, play_kinds, true_progress
+from relam_jax.report.true_progress import begin, compare, play_kinds, true_progress
 from relam_jax.reward.stage_machine import RewardConfig
 from relam_jax.training.config import TrainConfig
 from relam_jax.training.task_env import make_task_env
@@ -54,7 +54,7 @@ def test_a_true_plan_is_followed_by_the_expert_alone(played):
     goal = np.repeat(kinds["expert"].keypoints[-1][:, None], plan.subgoals.shape[1], axis=1)
     plan = plan._replace(subgoals=jnp.asarray(goal), num_stages=jnp.ones(EPISODES, int))
     names = ("gripper", "object")
-    seen = {n: follow(e, plan, names, RewardConfig(), HOLD) for n, e in kinds.items()}
+    seen = {n: compare(e, plan, names, RewardConfig(), HOLD) for n, e in kinds.items()}
     assert seen["expert"].reward.shape == seen["expert"].progress.shape == (50, EPISODES)
     assert seen["expert"].correlation.min() > 0.6
     assert (seen["expert"].stages[-1] == 1).all()

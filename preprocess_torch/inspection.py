@@ -138,7 +138,12 @@ def _sections(
             lambda: {"videos": _videos(config, records[shown], chosen[shown], found.frames[shown])}
         ),
         "keypoints": numbers
-        | {"which": "Clip", "missing": "", "rows": keyframe_rows(found, lengths, shown)},
+        | {
+            "which": "Clip",
+            "kind": "",
+            "missing": "",
+            "rows": keyframe_rows(found, lengths, shown),
+        },
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from relam_jax.anticipation.dataset import build_examples
 from relam_jax.anticipation.model import ModelConfig
 from relam_jax.anticipation.plan import Anticipation, as_tuples, save_anticipation
-from relam_jax.anticipation.train import NAME, FitConfig, fit
+from relam_jax.anticipation.train import NAME, FitConfig, fit, split_clips
 from relam_jax.fitting import Unfinished
 from relam_jax.keypoints.keyframes import KeyframeConfig
 from relam_jax.keypoints.records import read_records
@@ -62,9 +62,11 @@ def learn_anticipation(
     save_anticipation(out, anticipation)
     kept.remove()
     error = ", ".join(f"{e:.4f}" for e in anticipation.test_error)
+    kind = split_clips(len(records), config).kind
     print(
-        f"anticipation: {len(examples.points)} clips, {anticipation.num_stages} "
-        f"subgoals, error on clips never "
-        f"trained on {error} image sides a subgoal, {kept.seconds:.0f} s"
+        f"anticipation: {len(records)} clips, {anticipation.num_stages} subgoals, error on {kind} "
+        f"clips {error} image sides a subgoal, {kept.seconds:.0f} s"
     )
+    if kind == "training":
+        print("with fewer than 5 clips none is held out: how exact new plans are is not known")
     return anticipation

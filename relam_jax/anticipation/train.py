@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +65,11 @@ class Split(NamedTuple):
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+
+    @property
+    def kind(self) -> Literal["held-out", "training"]:
+        """What the test clips are: of fewer than 5 none can be held out."""
+        return "training" if np.isin(self.test, self.train).any() else "held-out"
 
 
 def split_clips(num_clips: int, config: FitConfig) -> Split:

@@ -41,7 +41,9 @@ class Demonstrations(NamedTuple):
     anticipation: Anticipation
     examples: PlanExamples
     held_out: np.ndarray
-    """indices of the clips that the model was never trained on."""
+    """indices of the clips that the model was never trained on; of fewer than 5, of all."""
+    kind: str
+    """what those are: held-out or training."""
 
     @property
     def shown(self) -> KeypointRecord:
@@ -71,8 +73,8 @@ def read_demonstrations(run: RunFolder) -> Demonstrations:
         )
     if examples.points.shape[1] - 1 > anticipation.model.max_stages:
         raise ValueError(f"the records at {run.data_folder} have more keyframes than the model")
-    held_out = split_clips(len(records), run.config.fit).test
-    return Demonstrations(records, anticipation, examples, held_out)
+    split = split_clips(len(records), run.config.fit)
+    return Demonstrations(records, anticipation, examples, split.test, split.kind)
 
 
 def demonstrated_keypoints(demos: Demonstrations, videos: Path) -> dict[str, Any]:
@@ -84,7 +86,8 @@ def demonstrated_keypoints(demos: Demonstrations, videos: Path) -> dict[str, Any
     rules = anticipation.selection, anticipation.keyframes
     judged = [demos.records[i] for i in demos.held_out]
     return keypoint_section(demos.records, shown, *rules, found, judged, videos) | {
-        "which": "Held-out demonstration"
+        "which": f"{demos.kind.capitalize()} demonstration",
+        "kind": demos.kind,
     }
 
 
@@ -138,6 +141,7 @@ def anticipation_section(
         ],
         "height": height,
         "held_out": len(held_out),
+        "kind": demos.kind,
         "trained": trained,
         "stop_accuracy": error.stop_accuracy,
         "verified": bool(same),

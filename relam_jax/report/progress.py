@@ -104,6 +104,7 @@ def reward_section(demos: Demonstrations, run: RunFolder) -> dict[str, Any]:
         "plot": svg,
         "table": table,
         "clips": len(records),
+        "kind": demos.kind,
         "episode": records[0].video_id,
         "num_stages": results[0].num_stages,
         "form": run.config.shaping.form,

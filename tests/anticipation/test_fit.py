@@ -86,6 +86,8 @@ def test_split_keeps_clips_apart():
     split = split_clips(20, FitConfig())
     assert sorted(np.concatenate(split)) == list(range(20))
     assert len(split.validation) == len(split.test) == 3
+    assert split.kind == "held-out"
+    assert split_clips(4, FitConfig()).kind == "training", "too few to hold any out"
 
 
 def test_records_of_two_tasks_are_refused():

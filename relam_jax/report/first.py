@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from relam_jax.report.quality import shown
 from relam_jax.report.tables import markdown
 
 KEYPOINTS = (
@@ -31,7 +32,7 @@ def first_tables(folder: Path) -> str:
     """Markdown: one table of the keypoints, one of plans and reward."""
     reports = {_words(name): report for name, report in read_reports(folder).items()}
     keypoints = [
-        (name, entity, *_quality(quality))
+        (name, entity, *shown(quality))
         for name, report in reports.items()
         for entity, quality in report["keypoints"]["quality"].items()
     ]
@@ -43,13 +44,6 @@ def _words(cell: str) -> str:
     """drawer_open-2-truth-relam-keypoints → drawer_open, truth."""
     task, _, tracker, *_ = cell.split("-")
     return f"{task}, {tracker}"
-
-
-def _quality(quality: dict[str, float | None]) -> Iterable[str]:
-    scales = {"an_entity": (1, 1), "in_sight": (100, 0), "apart": (100, 0), "error": (1000, 1)}
-    for name, (scale, digits) in scales.items():
-        value = quality[name]
-        yield "–" if value is None else f"{scale * value:.{digits}f}"
 
 
 def _reward(report: dict[str, Any]) -> Iterable[str]:

@@ -4,7 +4,7 @@ other demonstrations have theirs in the same places, and how far off the truth w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
@@ -57,6 +57,13 @@ def overall(found: dict[str, Quality]) -> dict[str, float]:
     """Means over entities, by name; what is not known of all of them is left out."""
     columns = zip(Quality._fields, zip(*found.values(), strict=True), strict=True)
     return {name: float(np.mean(values)) for name, values in columns if None not in values}
+
+
+def shown(quality: Mapping[str, float | None]) -> list[str]:
+    """Its fields as tables show them: number, %, %, thousandths of an image side; – if unknown."""
+    scales = {"an_entity": (1, 1), "in_sight": (100, 0), "apart": (100, 0), "error": (1000, 1)}
+    values = [(quality.get(name), *scale) for name, scale in scales.items()]
+    return ["–" if v is None else f"{scale * v:.{digits}f}" for v, scale, digits in values]
 
 
 def off_truth(

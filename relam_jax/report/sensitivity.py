@@ -17,6 +17,7 @@ from matplotlib.ticker import PercentFormatter
 
 from relam_jax.keypoints.tfrecord import write_atomic
 from relam_jax.report.cells import INTERVAL, Cell, read_results
+from relam_jax.report.quality import shown
 from relam_jax.report.reproduction import (
     evaluated,
     grid,
@@ -125,13 +126,10 @@ def write_sensitivity(
 def _row(
     value: Value, cell: Cell, result: dict[str, Any], quality: Mapping[str, dict[str, float]]
 ) -> tuple[str, ...]:
-    known, subgoals = quality.get(cell.name, {}), result["anticipation"]["held_out_error"]
+    subgoals = result["anticipation"]["held_out_error"]
     return (
         str(value) if cell.variant else f"**{value}**",
-        _number(known, "an_entity", 1, 1),
-        _number(known, "in_sight", 100, 0),
-        _number(known, "apart", 100, 0),
-        _number(known, "error", 1000, 1),
+        *shown(quality.get(cell.name, {})),
         str(len(subgoals)) if subgoals else "–",
         plan_error(result),
         evaluated(result),
@@ -140,10 +138,6 @@ def _row(
         percent(result["success_in_time"]),
         reached_at(result, 95, "env_steps"),
     )
-
-
-def _number(known: Mapping[str, float], name: str, scale: int, digits: int) -> str:
-    return f"{scale * known[name]:.{digits}f}" if name in known else "–"
 
 
 def _figure(factor: Factor, rows: Sequence[tuple[Value, Cell, dict[str, Any]]]) -> str:
